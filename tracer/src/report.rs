@@ -1,0 +1,479 @@
+//! The report, schema `podtrace.report/1`: what every view draws and what `--format json` prints.
+//!
+//! Built by [`crate::diagnose`] from topology, trace and observation; views read nothing else, so
+//! text and JSON cannot disagree. Fields may be added within a schema version, never changed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Direction, Hook, Outcome, ProbeResult, Role};
+
+/// The value of [`Report::schema`].
+pub const SCHEMA: &str = "podtrace.report/1";
+
+/// A whole report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// What wrote it.
+    pub tool: Tool,
+    /// Wall-clock time at which the trace began, RFC 3339.
+    pub started: String,
+    /// How long it ran, ns.
+    pub duration_ns: u64,
+    /// `--src`.
+    pub src: EndReport,
+    /// `--dst`.
+    pub dst: EndReport,
+    /// The overall verdict: that of the first direction that failed.
+    pub verdict: Verdict,
+    /// Other things wrong on the path, worst first.
+    pub findings: Vec<Verdict>,
+    /// Counts over all journeys.
+    pub packets: PacketCounts,
+    /// Every observed interface.
+    pub stations: Vec<StationReport>,
+    /// Per direction: planned points with counts, and the direction's own verdict.
+    pub directions: Vec<DirectionReport>,
+    /// Single packets, in order of their start.
+    pub journeys: Vec<JourneyReport>,
+    /// Journeys counted but not listed (long traces).
+    pub journeys_omitted: u64,
+    /// Address resolutions seen on the path.
+    pub resolutions: Vec<ResolutionReport>,
+    /// ICMP errors about the flow, seen on the path.
+    pub icmp_errors: Vec<IcmpReport>,
+    /// Clock of each node against the first.
+    pub clock: Vec<ClockReport>,
+    /// What was not observed.
+    pub loss: LossReport,
+    /// The built-in probe, `null` without.
+    pub probe: Option<ProbeResult>,
+    /// Remarks: probes that could not run, interfaces that vanished, gaps in what could be read.
+    pub notes: Vec<String>,
+}
+
+/// What wrote the report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Version of podtrace.
+    pub version: String,
+    /// Kernel release of the machine that traced (`uname -r`).
+    pub kernel: String,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndReport {
+    /// `A.a`.
+    pub name: String,
+    /// Node.
+    pub node: String,
+    /// Pod, where known.
+    pub pod: Option<String>,
+    /// Addresses.
+    pub ips: Vec<String>,
+}
+
+/// Overall or per-direction result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Everything arrived.
+    Delivered,
+    /// The kernel dropped it.
+    Dropped,
+    /// Dropped and the sender was told.
+    Rejected,
+    /// Seen, then no more, and nothing was lost in observation.
+    Lost,
+    /// Arrives in part or slowly.
+    Degraded,
+    /// No packet of the flow was seen.
+    NoTraffic,
+    /// The observation does not suffice.
+    Inconclusive,
+}
+
+impl Status {
+    /// Exit status of the command: 0 delivered, 3 not delivered or degraded, 4 no traffic or
+    /// inconclusive.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Status::Delivered => 0,
+            Status::Dropped | Status::Rejected | Status::Lost | Status::Degraded => 3,
+            Status::NoTraffic | Status::Inconclusive => 4,
+        }
+    }
+}
+
+/// How sure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// The kernel's own drop event, or a deciding table entry with the packet seen before it and
+    /// not after, and no event lost.
+    Proven,
+    /// Strong circumstantial evidence.
+    Likely,
+    /// A guess worth checking.
+    Possible,
+}
+
+/// A verdict or finding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What became of the packets.
+    pub status: Status,
+    /// Which way failed; `null` when both were delivered.
+    pub direction: Option<Direction>,
+    /// `area.cause`; `null` when delivered.
+    pub cause: Option<String>,
+    /// Where it happened.
+    pub r#where: Option<Place>,
+    /// The last point at which the packet was seen.
+    pub last_seen: Option<PointReport>,
+    /// The point at which it should have been seen next.
+    pub next_expected: Option<PointReport>,
+    /// `null` when there was no drop event.
+    pub kernel_reason: Option<KernelReason>,
+    /// One sentence for a human.
+    pub summary: String,
+    /// What it rests on, one line each.
+    pub evidence: Vec<String>,
+    /// Commands or steps that mend it.
+    pub fix: Vec<String>,
+    /// How sure.
+    pub confidence: Confidence,
+}
+
+/// A place in the kernel of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// Node; `null` when unknown.
+    pub node: Option<String>,
+    /// Pod, when it happened inside one.
+    pub pod: Option<String>,
+    /// Network namespace.
+    pub netns: Option<String>,
+    /// Interface.
+    pub interface: Option<String>,
+    /// Stage of processing: `pod`, `bridge`, `prerouting`, `input`, `forward`, `output`,
+    /// `postrouting`, `route`, `neighbor`, `encap`, `decap`, `transmit`, `receive`, `wire`,
+    /// `socket`.
+    pub stage: Option<String>,
+    /// Kernel function.
+    pub function: Option<String>,
+}
+
+/// A point of a path, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointReport {
+    /// Node.
+    pub node: String,
+    /// Pod, for the pod's own interface.
+    pub pod: Option<String>,
+    /// Interface.
+    pub interface: String,
+    /// Its role.
+    pub role: Role,
+    /// Which way.
+    pub hook: Hook,
+}
+
+/// The kernel's drop reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelReason {
+    /// Number in the kernel that dropped.
+    pub code: u32,
+    /// Name without prefix.
+    pub name: String,
+}
+
+/// Counts of packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketCounts {
+    /// Forward packets that left the source pod.
+    pub sent: u64,
+    /// Of those, the ones that reached the destination pod whole.
+    pub delivered: u64,
+    /// Reply packets that reached the source pod whole.
+    pub replied: u64,
+    /// Packets whose bytes had been sent before.
+    pub retransmitted: u64,
+    /// Identical copies of packets.
+    pub duplicated: u64,
+}
+
+/// An observed interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StationReport {
+    /// Node.
+    pub node: String,
+    /// Pod, for a pod's own interface.
+    pub pod: Option<String>,
+    /// Network namespace.
+    pub netns: String,
+    /// Interface name.
+    pub interface: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Role.
+    pub role: Role,
+    /// Hardware address.
+    pub mac: Option<String>,
+    /// MTU, bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Addresses with prefix length.
+    pub addresses: Vec<String>,
+    /// VXLAN network identifier, for a VXLAN device.
+    pub vni: Option<u32>,
+    /// VXLAN UDP port, for a VXLAN device.
+    pub udp_port: Option<u16>,
+}
+
+/// One direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DirectionReport {
+    /// Which.
+    pub direction: Direction,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Packets that began at the first station.
+    pub packets: u64,
+    /// Of those, how each ended.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Planned points in order, then seen ones that were not planned.
+    pub hops: Vec<HopSummary>,
+}
+
+/// Counts at one point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HopSummary {
+    /// Where.
+    #[serde(flatten)]
+    pub point: PointReport,
+    /// On the planned path.
+    pub expected: bool,
+    /// Packets seen here.
+    pub packets: u64,
+    /// skbs seen here (fewer after GRO, more after GSO).
+    pub skbs: u64,
+    /// Bytes followed that came by, each counted once.
+    pub bytes: u64,
+    /// Bytes that came by again.
+    pub repeated_bytes: u64,
+    /// Packets seen at the previous point and not here (0 at the first).
+    pub lost: u64,
+    /// Time since the previous point, over all packets.
+    pub latency: Option<Latency>,
+}
+
+/// Distribution of a latency, ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Smallest.
+    pub min_ns: u64,
+    /// Median.
+    pub median_ns: u64,
+    /// Largest.
+    pub max_ns: u64,
+}
+
+/// One packet's way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JourneyReport {
+    /// Unique within the report.
+    pub id: String,
+    /// Which way.
+    pub direction: Direction,
+    /// One line as tcpdump would put it: `ICMP echo request, id 7, seq 1, length 64`.
+    pub summary: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Bytes followed; `null` where there is nothing to follow.
+    pub bytes: Option<u64>,
+    /// Id of the journey that it retransmits.
+    pub retransmission_of: Option<String>,
+    /// Id of the journey that it repeats.
+    pub duplicate_of: Option<String>,
+    /// It went round in a circle.
+    pub looped: bool,
+    /// Hops in time order.
+    pub hops: Vec<HopReport>,
+    /// The drop that ended it.
+    pub drop: Option<DropReport>,
+    /// Drop events of copies.
+    pub side_drops: Vec<DropReport>,
+}
+
+/// One hop of one packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HopReport {
+    /// Where.
+    #[serde(flatten)]
+    pub point: PointReport,
+    /// Kernel time since the journey's first hop, ns.
+    pub time_ns: u64,
+    /// Since the previous hop, ns.
+    pub delta_ns: u64,
+    /// Frame length, bytes.
+    pub length: u32,
+    /// skbs that carried it here.
+    pub skbs: u32,
+    /// Segments those stand for.
+    pub segments: u32,
+    /// Bytes followed that came by here.
+    pub bytes: u64,
+    /// The flow's own headers.
+    pub inner: HeaderReport,
+    /// The tunnel's headers, where encapsulated.
+    pub outer: Option<OuterReport>,
+    /// Names of the addresses above.
+    pub names: BTreeMap<String, String>,
+    /// What differs from the hop before, one short phrase each: `TTL 64 → 63`,
+    /// `dst MAC A.cni0.mac → A.a.mac`, `VXLAN VNI 1`.
+    pub changes: Vec<String>,
+}
+
+/// Headers of the flow's own packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderReport {
+    /// Source hardware address.
+    pub src_mac: Option<String>,
+    /// Destination hardware address.
+    pub dst_mac: Option<String>,
+    /// Source address.
+    pub src_ip: String,
+    /// Destination address.
+    pub dst_ip: String,
+    /// `icmp`, `tcp`, `udp`, `icmpv6`, or the protocol number.
+    pub proto: String,
+    /// TTL / hop limit.
+    pub ttl: u8,
+    /// IPv4 identification, or the IPv6 fragment header's.
+    pub id: u32,
+    /// Source port.
+    pub src_port: Option<u16>,
+    /// Destination port.
+    pub dst_port: Option<u16>,
+    /// TCP sequence number.
+    pub tcp_seq: Option<u32>,
+    /// TCP acknowledgement number.
+    pub tcp_ack: Option<u32>,
+    /// TCP flags as tcpdump prints them: `S`, `S.`, `P.`, `F.`, `R`, `.`.
+    pub tcp_flags: Option<String>,
+    /// ICMP type.
+    pub icmp_type: Option<u8>,
+    /// ICMP code.
+    pub icmp_code: Option<u8>,
+    /// ICMP echo identifier.
+    pub icmp_id: Option<u16>,
+    /// ICMP echo sequence number.
+    pub icmp_seq: Option<u16>,
+    /// Fragment offset, bytes; `null` when not a fragment.
+    pub fragment_offset: Option<u32>,
+    /// More fragments follow.
+    pub more_fragments: Option<bool>,
+}
+
+/// Headers of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OuterReport {
+    /// Source hardware address.
+    pub src_mac: Option<String>,
+    /// Destination hardware address.
+    pub dst_mac: Option<String>,
+    /// Source address.
+    pub src_ip: String,
+    /// Destination address.
+    pub dst_ip: String,
+    /// TTL.
+    pub ttl: u8,
+    /// VXLAN network identifier.
+    pub vni: Option<u32>,
+    /// UDP source port.
+    pub udp_src: u16,
+    /// UDP destination port.
+    pub udp_dst: u16,
+}
+
+/// A drop event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DropReport {
+    /// Kernel time since the journey's first hop, ns.
+    pub time_ns: u64,
+    /// Number and name.
+    pub reason: KernelReason,
+    /// Function that freed the packet.
+    pub function: String,
+    /// Netfilter hook or stage derived from the stack: `PREROUTING`, `INPUT`, `FORWARD`, `OUTPUT`,
+    /// `POSTROUTING`, `BRIDGE`, `NETDEV`; `null` where it does not apply.
+    pub hook: Option<String>,
+    /// Netfilter rule, when known.
+    pub rule: Option<String>,
+    /// Where.
+    pub place: Place,
+    /// Kernel stack, innermost first.
+    pub stack: Vec<String>,
+}
+
+/// An address resolution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolutionReport {
+    /// Where asked; `null` when not at a station.
+    pub at: Option<PointReport>,
+    /// Asker.
+    pub asker: String,
+    /// Address asked for.
+    pub target: String,
+    /// Requests seen.
+    pub requests: u32,
+    /// Answer; `null`: none.
+    pub answer: Option<String>,
+}
+
+/// An ICMP error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpReport {
+    /// Where first seen.
+    pub at: Option<PointReport>,
+    /// Its source: the node that complains.
+    pub from: String,
+    /// Name of the source.
+    pub from_name: Option<String>,
+    /// Its destination.
+    pub to: String,
+    /// Type.
+    pub r#type: u8,
+    /// Code.
+    pub code: u8,
+    /// In words.
+    pub text: String,
+    /// Journey that it is about.
+    pub about: Option<String>,
+}
+
+/// Offset of a node's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReport {
+    /// Node.
+    pub node: String,
+    /// What to add to the node's time to get the first node's, ns.
+    pub offset_ns: i64,
+    /// Bound of the error, ns.
+    pub error_ns: u64,
+}
+
+/// Losses in observation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossReport {
+    /// All of them.
+    pub events_lost: u64,
+    /// By node.
+    pub by_node: BTreeMap<String, crate::model::Loss>,
+}
