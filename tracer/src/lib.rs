@@ -4,6 +4,18 @@
 //! correlate, expect, diagnose) take values and return values; the same code serves live traces,
 //! replays and tests.
 
+pub mod cli;
+pub mod correlate;
+pub mod decode;
+pub mod diagnose;
+pub mod endpoint;
+pub mod expect;
+pub mod export;
+pub mod facts;
+pub mod inventory;
+pub mod kernel;
+pub mod lab;
 pub mod model;
 pub mod netns;
+pub mod probe;
 pub mod report;

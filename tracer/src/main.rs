@@ -1,1 +1,3 @@
+//! The `podtrace` command.
+
 fn main() {}

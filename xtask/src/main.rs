@@ -1,1 +1,3 @@
+//! Builds, tests and demonstrates podtrace: `cargo xtask help`.
+
 fn main() {}

@@ -1,0 +1,1 @@
+//! Correlation: from time-ordered events to journeys, the same packet across hops. Pure.

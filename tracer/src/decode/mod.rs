@@ -1,0 +1,1 @@
+//! Decoding: from the bytes of an event to a typed event. Pure.

@@ -1,0 +1,1 @@
+//! Diagnosis: from journeys, topology and observation to verdicts and the report. Pure.

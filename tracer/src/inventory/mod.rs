@@ -1,0 +1,1 @@
+//! The inventory file: which nodes and pods there are.

@@ -1,0 +1,1 @@
+//! The probe: test traffic sent from inside the source pod's namespace.
