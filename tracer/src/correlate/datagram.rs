@@ -9,10 +9,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::identity::{Datagram, Discriminator, Flow, Key};
-use super::live::{Home, Live};
 use super::Correlator;
 use super::identity::ttl;
+use super::identity::{Datagram, Discriminator, Flow, Key};
+use super::live::{Home, Live};
 use crate::model::{Event, Point, tcp_flags};
 
 /// Identical packets are looked through as far back as this many.
@@ -232,9 +232,10 @@ impl Correlator {
     /// the sender to have gone through all 65,536.
     fn is_copy(&self, of: u64, item: &Datagram, event: &Event) -> bool {
         item.ip_id != 0
-            && self.store.get(of).is_some_and(|live| {
-                event.time_ns.saturating_sub(live.start_ns()) <= FIFO_WINDOW_NS
-            })
+            && self
+                .store
+                .get(of)
+                .is_some_and(|live| event.time_ns.saturating_sub(live.start_ns()) <= FIFO_WINDOW_NS)
     }
 
     /// What a TCP packet without payload occupies in the sequence space, if anything.
@@ -253,8 +254,12 @@ impl Correlator {
         let by_key = self.datagrams.groups.get(&item.key);
         let recent = self.datagrams.recent.get(&item.flow);
         let like = |id: &&u64| self.store.get(**id).is_some_and(|live| live.is_like(item));
-        let mut ids: Vec<u64> =
-            by_key.into_iter().flat_map(|g| g.iter().rev().take(SCAN)).filter(like).copied().collect();
+        let mut ids: Vec<u64> = by_key
+            .into_iter()
+            .flat_map(|g| g.iter().rev().take(SCAN))
+            .filter(like)
+            .copied()
+            .collect();
         if ids.is_empty() && item.discriminator != Discriminator::Opaque {
             // Part of the identity is missing (not captured, or renumbered).
             ids = recent
@@ -274,13 +279,21 @@ impl Correlator {
     }
 
     /// The journey that an ICMP error quotes, by what the quote holds.
-    pub(super) fn datagram_quoted(&self, key: &Key, flow: &Flow, quote: &Discriminator) -> Option<u64> {
+    pub(super) fn datagram_quoted(
+        &self,
+        key: &Key,
+        flow: &Flow,
+        quote: &Discriminator,
+    ) -> Option<u64> {
         let numbered = matches!(key, Key::Numbered { .. });
         let group = if numbered { self.datagrams.groups.get(key) } else { None };
         let ids = group.or_else(|| self.datagrams.recent.get(flow))?;
-        ids.iter().rev().find(|id| {
-            self.store.get(**id).is_some_and(|l| l.discriminator.agrees_with_quote(quote))
-        }).copied()
+        ids.iter()
+            .rev()
+            .find(|id| {
+                self.store.get(**id).is_some_and(|l| l.discriminator.agrees_with_quote(quote))
+            })
+            .copied()
     }
 
     /// A packet that was dropped before any station saw it: its journey is the drop alone.

@@ -244,8 +244,7 @@ impl Correlator {
     fn begin(&mut self, mut live: Live, time_ns: u64) -> u64 {
         live.last_ns = time_ns;
         let direction = live.direction;
-        let counts =
-            live.origin && time_ns >= self.window.armed_ns && self.window.admits(time_ns);
+        let counts = live.origin && time_ns >= self.window.armed_ns && self.window.admits(time_ns);
         if counts {
             self.progress.started[side(direction)] += 1;
             self.progress.pending += 1;

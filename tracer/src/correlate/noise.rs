@@ -31,16 +31,8 @@ const HARMLESS: &[Harmless] = &[
         function: "raw*",
         why: "raw sockets get clones, and filter out what they did not ask for",
     },
-    Harmless {
-        reason: "*",
-        function: "packet_rcv*",
-        why: "packet sockets (captures) get clones",
-    },
-    Harmless {
-        reason: "*",
-        function: "tpacket_rcv*",
-        why: "packet sockets (captures) get clones",
-    },
+    Harmless { reason: "*", function: "packet_rcv*", why: "packet sockets (captures) get clones" },
+    Harmless { reason: "*", function: "tpacket_rcv*", why: "packet sockets (captures) get clones" },
     Harmless {
         reason: "NOT_SPECIFIED",
         function: "tcp_rcv_state_process",
@@ -71,7 +63,11 @@ const HARMLESS: &[Harmless] = &[
     Harmless { reason: "TCP_OLD_ACK", function: "*", why: "acknowledged already" },
     Harmless { reason: "TCP_TOO_OLD_ACK", function: "*", why: "acknowledged long ago" },
     Harmless { reason: "TCP_ACK_UNSENT_DATA", function: "*", why: "answered with a new one" },
-    Harmless { reason: "TCP_OFOMERGE", function: "*", why: "held already in the out-of-order queue" },
+    Harmless {
+        reason: "TCP_OFOMERGE",
+        function: "*",
+        why: "held already in the out-of-order queue",
+    },
     Harmless { reason: "TCP_RFC7323_PAWS_ACK", function: "*", why: "an old acknowledgement" },
     Harmless { reason: "TCP_RESET", function: "*", why: "a reset has done its work" },
     Harmless { reason: "TCP_CLOSE", function: "*", why: "the connection is closed" },
@@ -90,9 +86,7 @@ pub fn harmless(info: &DropInfo, packet: &Packet) -> Option<&'static str> {
                 return Some("redirects are advice; netfilter discards them where it translates");
             }
             // A reset for a connection that is gone already: nothing was waiting for it.
-            L4::Tcp { flags, .. }
-                if flags & tcp_flags::RST != 0 && info.reason == "NO_SOCKET" =>
-            {
+            L4::Tcp { flags, .. } if flags & tcp_flags::RST != 0 && info.reason == "NO_SOCKET" => {
                 return Some("a reset for a connection that no longer exists");
             }
             _ => {}

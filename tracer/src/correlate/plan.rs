@@ -108,7 +108,8 @@ impl Way {
             Direction::Forward => (&topology.src, &topology.dst),
             Direction::Reply => (&topology.dst, &topology.src),
         };
-        let netns_of = |point: Option<&Point>| point.map(|p| topology.station(p.station).netns_inum);
+        let netns_of =
+            |point: Option<&Point>| point.map(|p| topology.station(p.station).netns_inum);
         let told = |end: &Option<crate::model::End>| end.as_ref().map_or(0, |e| e.netns_inum);
         let end_netns = netns_of(path.last()).unwrap_or_else(|| told(end));
         Self {

@@ -105,9 +105,10 @@ impl Stats {
         for hop in &live.hops {
             let order = self.points.len();
             let key = (live.direction, hop.hop.point);
-            let stats = self.points.entry(key).or_insert_with(|| {
-                PointStats { order, ..PointStats::default() }
-            });
+            let stats = self
+                .points
+                .entry(key)
+                .or_insert_with(|| PointStats { order, ..PointStats::default() });
             stats.packets += u64::from(counts && !hop.again);
             stats.skbs += u64::from(hop.owned);
             stats.repeated += hop.repeated;
@@ -132,7 +133,9 @@ impl Stats {
             .hops
             .iter()
             .filter(|hop| !hop.again)
-            .map(|hop| (plan.position(live.direction, hop.hop.point), hop.hop.time_ns, hop.hop.point))
+            .map(|hop| {
+                (plan.position(live.direction, hop.hop.point), hop.hop.time_ns, hop.hop.point)
+            })
             .collect();
         // Points outside the plan have only their time to be placed by.
         let planned = way.iter().all(|(position, ..)| position.is_some());

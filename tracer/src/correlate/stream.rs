@@ -106,9 +106,8 @@ pub(super) struct Streams {
 impl Streams {
     fn at(&mut self, flow: Flow, seq: u32, now_ns: u64) -> &mut Stream {
         if self.flows.len() >= MAX_STREAMS && !self.flows.contains_key(&flow) {
-            self.flows.retain(|_, s| {
-                !s.live.is_empty() || now_ns.saturating_sub(s.last_ns) < IDLE_NS
-            });
+            self.flows
+                .retain(|_, s| !s.live.is_empty() || now_ns.saturating_sub(s.last_ns) < IDLE_NS);
         }
         let numbers = &mut self.numbers;
         let stream = self.flows.entry(flow).or_insert_with(|| {
@@ -191,8 +190,7 @@ impl Correlator {
                 }
             } else {
                 let bytes = (share.start, share.end);
-                let id =
-                    self.begin_segment(number, item, point, event, bytes, false, None);
+                let id = self.begin_segment(number, item, point, event, bytes, false, None);
                 if let Some(live) = self.store.get_mut(id) {
                     live.duplicate_of = Some(share.id);
                 }
@@ -206,7 +204,10 @@ impl Correlator {
     }
 
     /// A new journey with these bytes, seen here.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one sighting, private to this file")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one sighting, private to this file"
+    )]
     fn begin_segment(
         &mut self,
         number: u64,
@@ -277,7 +278,11 @@ impl Correlator {
     }
 
     /// The journeys that a dropped skb carried, with their parts of it.
-    pub(super) fn segments_dropped(&mut self, item: &Segment, event: &Event) -> Vec<(u64, u64, u64)> {
+    pub(super) fn segments_dropped(
+        &mut self,
+        item: &Segment,
+        event: &Event,
+    ) -> Vec<(u64, u64, u64)> {
         let stream = self.streams.at(item.flow, item.seq, event.time_ns);
         let start = stream.place(item.seq);
         let end = start + u64::from(item.len);
@@ -295,7 +300,11 @@ impl Correlator {
     }
 
     /// A segment that was dropped before any station saw it: its journey is the drop alone.
-    pub(super) fn begin_dropped_segment(&mut self, item: &Segment, time_ns: u64) -> (u64, u64, u64) {
+    pub(super) fn begin_dropped_segment(
+        &mut self,
+        item: &Segment,
+        time_ns: u64,
+    ) -> (u64, u64, u64) {
         let stream = self.streams.at(item.flow, item.seq, time_ns);
         let (number, start) = (stream.number, stream.unwrap(item.seq));
         let end = start + u64::from(item.len);

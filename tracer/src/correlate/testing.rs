@@ -184,8 +184,7 @@ pub(crate) fn udp(direction: Direction, id: u32, payload: u32) -> Sample {
 
 /// TCP with `payload` bytes; ports mirror with the direction.
 pub(crate) fn tcp(direction: Direction, id: u32, seq: u32, flags: u8, payload: u32) -> Sample {
-    let (sport, dport) =
-        if direction == Direction::Forward { (40_000, 80) } else { (80, 40_000) };
+    let (sport, dport) = if direction == Direction::Forward { (40_000, 80) } else { (80, 40_000) };
     let l4 = L4::Tcp { sport, dport, seq, ack: 1, flags, window: 500, payload };
     let mut sample = blank(direction, 6, id, payload + 20, l4);
     if payload > 1448 {
@@ -254,7 +253,8 @@ impl Tape {
         let at = point.station.0;
         let travelled = |limit: u16| if near == 2 { at > limit } else { at < limit };
         if cross {
-            ip.ttl -= u8::from(travelled(near)) + u8::from(travelled(if near == 2 { 8 } else { 3 }));
+            ip.ttl -=
+                u8::from(travelled(near)) + u8::from(travelled(if near == 2 { 8 } else { 3 }));
         }
         let outer = matches!(station.role, Role::Physical | Role::Wire).then(|| Outer {
             eth: Some(Ethernet { src: mac(4), dst: mac(7) }),
@@ -336,7 +336,15 @@ impl Tape {
     }
 
     /// An ICMP error about a packet, at a planned point of the direction that it travels in.
-    pub fn error(&mut self, about: &Sample, from: &str, kind: u8, code: u8, at: Point, time_ns: u64) {
+    pub fn error(
+        &mut self,
+        about: &Sample,
+        from: &str,
+        kind: u8,
+        code: u8,
+        at: Point,
+        time_ns: u64,
+    ) {
         let error = Ip {
             src: ip(from),
             dst: about.ip.src,
@@ -356,7 +364,14 @@ impl Tape {
     }
 
     /// Address resolution at a station, optionally answered.
-    pub fn resolution(&mut self, at: Point, asker: &str, target: &str, answer: Option<Mac>, time_ns: u64) {
+    pub fn resolution(
+        &mut self,
+        at: Point,
+        asker: &str,
+        target: &str,
+        answer: Option<Mac>,
+        time_ns: u64,
+    ) {
         let ask = Neighbor {
             request: true,
             sender_ip: ip(asker),

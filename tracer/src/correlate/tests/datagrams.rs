@@ -149,7 +149,7 @@ fn identical_unnumbered_packets_are_told_apart() {
     // Three alike, queued behind one another at every hop; the pointers change on the way.
     for packet in 0..3u64 {
         for position in 0..12 {
-            let skb = if position < 4 { 100 + packet } else { 500 };
+            let skb = if position < 4 { packet } else { 100 + packet * 12 + position as u64 };
             let sample = Sample { skb, ..udp(Forward, 0, 20) };
             let at = ARMED + packet * 300 + position as u64 * STEP;
             tape.walk(&sample, Forward, position..position + 1, at);
