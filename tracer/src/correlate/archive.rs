@@ -19,8 +19,8 @@ pub(super) struct Bench<'a> {
 #[derive(Debug)]
 pub(super) struct Archive {
     keep: usize,
-    arrived: Vec<Box<Live>>,
-    failed: Vec<Box<Live>>,
+    arrived: Vec<Live>,
+    failed: Vec<Live>,
     pub omitted: u64,
     pub stats: Stats,
 }
@@ -31,7 +31,7 @@ impl Archive {
     }
 
     /// Takes a finished journey; where there is no room, counts one.
-    pub fn add(&mut self, mut live: Box<Live>, bench: &Bench<'_>) {
+    pub fn add(&mut self, mut live: Live, bench: &Bench<'_>) {
         if !bench.window.admits(live.start_ns()) {
             return;
         }
@@ -70,7 +70,7 @@ impl Archive {
             .map(|live| {
                 let (outcome, fatal) = judge(&live, bench.plan, bench.window, bench.resets);
                 self.stats.add(&live, bench.plan, outcome, bench.window.counts(&live));
-                conclude(*live, outcome, fatal)
+                conclude(live, outcome, fatal)
             })
             .collect()
     }

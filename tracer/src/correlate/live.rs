@@ -303,7 +303,7 @@ impl Store {
         self.slots.get_mut(slot)?.as_deref_mut()
     }
 
-    pub fn take(&mut self, id: u64) -> Option<Box<Live>> {
+    pub fn take(&mut self, id: u64) -> Option<Live> {
         let slot = self.slot(id)?;
         let live = self.slots.get_mut(slot)?.take()?;
         self.count -= 1;
@@ -311,7 +311,7 @@ impl Store {
             self.slots.pop_front();
             self.base += 1;
         }
-        Some(live)
+        Some(*live)
     }
 
     pub fn oldest(&self) -> Option<&Live> {

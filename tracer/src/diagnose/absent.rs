@@ -1,0 +1,229 @@
+//! Packets that were never seen: nothing was sent, nothing could be sent, or nobody answered.
+
+use super::Case;
+use super::fix;
+use super::place::{place, stage};
+use super::text::{actor, of_packets, point_report, point_text};
+use super::verdict::{Counts, plain};
+use crate::model::{Body, Direction, JourneyDrop, Neighbor, Resolution};
+use crate::report::{Confidence, KernelReason, Place, Status, Verdict};
+
+/// No packet of a direction was seen at all.
+pub(super) fn no_traffic(case: &Case<'_>, direction: Direction) -> Verdict {
+    let (from, to) = case.ends(direction);
+    let lost = case.observation.events_lost();
+    if lost > 0 {
+        return Verdict {
+            evidence: vec![format!("{lost} events were lost in observation")],
+            confidence: Confidence::Possible,
+            ..plain(
+                Status::Inconclusive,
+                Some(direction),
+                format!("No packet from {from} to {to} was seen, but {lost} events were lost."),
+            )
+        };
+    }
+    if let Some(open) = open_resolution(case, direction) {
+        return unresolved(case, direction, open);
+    }
+    let mut verdict = plain(
+        Status::NoTraffic,
+        Some(direction),
+        format!("No packet from {from} to {to} was seen."),
+    );
+    let probe = case.observation.probe.as_ref().filter(|_| direction == Direction::Forward);
+    if let Some(probe) = probe {
+        let errors: Vec<String> =
+            probe.errors.iter().map(|(error, count)| format!("{error} ({count} times)")).collect();
+        if !errors.is_empty() {
+            let errors = errors.join(", ");
+            verdict.summary = format!("The probe could not send from {from}: {errors}.");
+            verdict.evidence.push(format!("the probe's socket returned: {errors}"));
+            verdict.fix.push(format!("in {from}: ip route; ip link"));
+        } else if probe.sent > 0 {
+            verdict.summary = format!(
+                "The probe sent {} packets to {to}, but none was seen leaving {from}.",
+                probe.sent
+            );
+        }
+    }
+    if let Some(drop) = case.trace.stray_drops.first() {
+        verdict.evidence.push(format!(
+            "the kernel dropped something of the flow: {} at {}",
+            drop.info.reason, drop.info.function
+        ));
+    }
+    if verdict.fix.is_empty() && direction == Direction::Forward && probe.is_none() {
+        verdict.fix.push("send something, or let podtrace do it with --probe".to_owned());
+    }
+    verdict
+}
+
+/// The first question of the sender that nobody answered.
+fn open_resolution<'a>(case: &Case<'a>, direction: Direction) -> Option<&'a Resolution> {
+    let sender = match direction {
+        Direction::Forward => case.topology.src.as_ref(),
+        Direction::Reply => case.topology.dst.as_ref(),
+    }?;
+    let open = |r: &&Resolution| r.answer.is_none() && sender.ips.contains(&r.asker);
+    case.trace.resolutions.iter().find(open)
+}
+
+/// The sender does not learn the hardware address of its next hop, so it sends nothing.
+fn unresolved(case: &Case<'_>, direction: Direction, open: &Resolution) -> Verdict {
+    let (from, _) = case.ends(direction);
+    let at = case.station_point(open.station);
+    let target = case.ip_name(&open.target);
+    let mut evidence = vec![match at {
+        Some(p) => format!(
+            "{} questions for {target} at {}, no answer",
+            open.requests,
+            point_text(case.topology, p)
+        ),
+        None => format!("{} questions for {target}, no answer", open.requests),
+    }];
+    let killed = case.trace.stray_drops.iter().find(|drop| asks(drop, open));
+    let last_seen = at.map(|p| point_report(case.topology, p));
+    if let Some(drop) = killed {
+        let place = place(case.topology, drop, None);
+        let hook = stage(&drop.info).and_then(|s| s.hook);
+        evidence.push(format!(
+            "kernel drop event {} ({}) at {}",
+            drop.info.reason, drop.info.code, drop.info.function
+        ));
+        let summary = format!(
+            "{from} cannot resolve {target}: {} dropped its question ({} at {}).",
+            actor(&place, drop.netns_inum),
+            drop.info.reason,
+            drop.info.function
+        );
+        return Verdict {
+            cause: Some(format!("kernel.{}", drop.info.reason)),
+            kernel_reason: Some(KernelReason {
+                code: drop.info.code,
+                name: drop.info.reason.clone(),
+            }),
+            fix: fix::for_drop(&drop.info.reason, hook, &place, None),
+            r#where: Some(place),
+            last_seen,
+            evidence,
+            ..plain(Status::Dropped, Some(direction), summary)
+        };
+    }
+    let asked = at.map(|p| case.topology.station(p.station));
+    let place = Place {
+        node: asked.map(|s| s.node.clone()),
+        pod: asked.and_then(|s| s.pod.clone()),
+        netns: asked.map(|s| s.netns.clone()),
+        interface: asked.map(|s| s.name.clone()),
+        stage: Some("neighbor".to_owned()),
+        function: None,
+    };
+    Verdict {
+        cause: Some("neighbor.failed".to_owned()),
+        fix: vec![
+            format!("{}: ip neigh show; ip addr show", fix::on(&place)),
+            format!("check that {target} exists, is up and answers"),
+        ],
+        r#where: Some(place),
+        last_seen,
+        evidence,
+        confidence: Confidence::Likely,
+        ..plain(
+            Status::Lost,
+            Some(direction),
+            format!("{from} sends nothing, because nobody answers its question for {target}."),
+        )
+    }
+}
+
+/// Whether a drop took this question.
+fn asks(drop: &JourneyDrop, open: &Resolution) -> bool {
+    matches!(&drop.packet.body, Body::Neighbor(Neighbor { request: true, sender_ip, target_ip, .. })
+        if *sender_ip == open.asker && *target_ip == open.target)
+}
+
+/// What can be said about the answers when all packets of both directions arrived.
+pub(super) struct Answers {
+    /// `Some` where answers are missing.
+    pub verdict: Option<Verdict>,
+    /// A remark.
+    pub note: Option<String>,
+}
+
+/// Requests that arrived and were not answered. `silent`: no packet of the reply direction was seen.
+pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
+    let nothing = Answers { verdict: None, note: None };
+    let (from, to) = case.ends(Direction::Forward);
+    let Some(probe) = &case.observation.probe else {
+        let note = silent.then(|| format!("No packet from {to} back to {from} was seen."));
+        return Answers { note, ..nothing };
+    };
+    let missing = probe.sent.saturating_sub(probe.answered);
+    if missing == 0 {
+        return nothing;
+    }
+    let share = of_packets(missing, probe.sent);
+    if probe.proto == "udp" {
+        let note = format!("{to} did not answer {share}, which UDP does not ask for.");
+        return Answers { note: Some(note), ..nothing };
+    }
+    if Counts::of(case, Direction::Reply).delivered >= probe.sent {
+        let note = format!("Answers reached {from}, but the probe missed {missing} of them.");
+        return Answers { note: Some(note), ..nothing };
+    }
+    let last = case.topology.path(Direction::Forward).last().copied();
+    let seen = last.map(|p| point_text(case.topology, p));
+    let mut evidence: Vec<String> =
+        seen.iter().map(|seen| format!("the requests were seen at {seen}")).collect();
+    evidence.push(format!("the probe sent {} and got {} answers", probe.sent, probe.answered));
+    if silent {
+        evidence.push(format!("no packet left {to} for {from}"));
+    }
+    let end = case.topology.dst.as_ref();
+    let station = last.map(|p| case.topology.station(p.station));
+    let lost = case.observation.events_lost();
+    let (status, confidence) = match (lost, probe.answered) {
+        (0, 0) => (Status::Lost, Confidence::Likely),
+        (0, _) => (Status::Degraded, Confidence::Likely),
+        _ => (Status::Inconclusive, Confidence::Possible),
+    };
+    if lost > 0 {
+        evidence.push(format!("{lost} events were lost in observation"));
+    }
+    let open = open_resolution(case, Direction::Reply);
+    evidence.extend(open.map(|r| {
+        format!("{to} asked {} times for {}, no answer", r.requests, case.ip_name(&r.target))
+    }));
+    let place = Place {
+        node: end.map(|e| e.node.clone()),
+        pod: end.and_then(|e| e.pod.clone()),
+        netns: station.map(|s| s.netns.clone()),
+        interface: station.map(|s| s.name.clone()),
+        stage: Some("pod".to_owned()),
+        function: None,
+    };
+    let at = fix::on(&place);
+    let verdict = Verdict {
+        cause: Some("pod.no-answer".to_owned()),
+        r#where: Some(place),
+        last_seen: last.map(|p| point_report(case.topology, p)),
+        next_expected: case
+            .topology
+            .path(Direction::Reply)
+            .first()
+            .map(|p| point_report(case.topology, *p)),
+        evidence,
+        fix: vec![
+            format!("{at}: ip route (is there a way back to {from}?)"),
+            format!("{at}: ss -lntu; sysctl net.ipv4.icmp_echo_ignore_all"),
+        ],
+        confidence,
+        ..plain(
+            status,
+            Some(Direction::Reply),
+            format!("{to} received the packets and did not answer {share}."),
+        )
+    };
+    Answers { verdict: Some(verdict), ..nothing }
+}

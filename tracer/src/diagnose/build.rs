@@ -1,0 +1,305 @@
+//! Turning the trace into the report's lists: stations, directions, journeys.
+
+use std::collections::BTreeMap;
+
+use super::Case;
+use super::changes::changes;
+use super::place::{place, stage};
+use super::text::{icmp_text, journey_line, point_report, proto_name, tcp_flags_text};
+use super::verdict::Counts;
+use crate::model::{
+    Body, Direction, End, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names, Outcome,
+    Packet, Point, Topology,
+};
+use crate::report::{
+    DirectionReport, DropReport, EndReport, HeaderReport, HopReport, HopSummary, IcmpReport,
+    JourneyReport, KernelReason, Latency, LossReport, OuterReport, ResolutionReport, StationReport,
+    Verdict,
+};
+
+/// An endpoint; one that is not known is named by what it is not.
+pub(super) fn end(end: Option<&End>) -> EndReport {
+    match end {
+        Some(end) => EndReport {
+            name: end.name.clone(),
+            node: end.node.clone(),
+            pod: end.pod.clone(),
+            ips: end.ips.iter().map(ToString::to_string).collect(),
+        },
+        None => EndReport {
+            name: "unknown".to_owned(),
+            node: String::new(),
+            pod: None,
+            ips: Vec::new(),
+        },
+    }
+}
+
+/// Every observed interface.
+pub(super) fn stations(topology: &Topology) -> Vec<StationReport> {
+    topology
+        .stations
+        .iter()
+        .map(|s| StationReport {
+            node: s.node.clone(),
+            pod: s.pod.clone(),
+            netns: s.netns.clone(),
+            interface: s.name.clone(),
+            ifindex: s.ifindex,
+            role: s.role,
+            mac: s.mac.map(|mac| mac.to_string()),
+            mtu: s.mtu,
+            up: s.up,
+            addresses: s.addresses.iter().map(ToString::to_string).collect(),
+            vni: s.vxlan.as_ref().map(|v| v.vni),
+            udp_port: s.vxlan.as_ref().map(|v| v.port),
+        })
+        .collect()
+}
+
+/// Name of an outcome as in the journeys.
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Delivered => "delivered",
+        Outcome::Dropped => "dropped",
+        Outcome::Rejected => "rejected",
+        Outcome::Lost => "lost",
+        Outcome::Partial => "partial",
+        Outcome::InFlight => "in-flight",
+        Outcome::Incomplete => "incomplete",
+    }
+}
+
+/// One direction with its counts per point: planned points in order, then others that were seen.
+pub(super) fn direction(
+    case: &Case<'_>,
+    direction: Direction,
+    verdict: Verdict,
+) -> DirectionReport {
+    let seen = |point: Point| {
+        case.trace.summary.iter().find(|s| s.direction == direction && s.point == point)
+    };
+    let path = case.topology.path(direction);
+    let mut hops = Vec::with_capacity(path.len());
+    let mut before: Option<u64> = None;
+    for point in path {
+        let stats = seen(*point);
+        let packets = stats.map_or(0, |s| s.packets);
+        let lost = before.map_or(0, |before| before.saturating_sub(packets));
+        before = Some(packets);
+        hops.push(hop_summary(case, *point, stats, true, lost));
+    }
+    let unplanned =
+        case.trace.summary.iter().filter(|s| s.direction == direction && !path.contains(&s.point));
+    hops.extend(unplanned.map(|s| hop_summary(case, s.point, Some(s), false, 0)));
+    let of_direction = case.trace.outcomes.iter().filter(|((of, _), _)| *of == direction);
+    DirectionReport {
+        direction,
+        verdict,
+        packets: Counts::of(case, direction).sent(),
+        outcomes: of_direction.map(|((_, o), n)| (outcome_name(*o).to_owned(), *n)).collect(),
+        hops,
+    }
+}
+
+fn hop_summary(
+    case: &Case<'_>,
+    point: Point,
+    stats: Option<&HopStats>,
+    expected: bool,
+    lost: u64,
+) -> HopSummary {
+    HopSummary {
+        point: point_report(case.topology, point),
+        expected,
+        packets: stats.map_or(0, |s| s.packets),
+        skbs: stats.map_or(0, |s| s.skbs),
+        bytes: stats.map_or(0, |s| s.unique_bytes),
+        repeated_bytes: stats.map_or(0, |s| s.repeated_bytes),
+        lost,
+        latency: stats.and_then(|s| s.latency).map(|(min_ns, median_ns, max_ns)| Latency {
+            min_ns,
+            median_ns,
+            max_ns,
+        }),
+    }
+}
+
+/// One packet's way.
+pub(super) fn journey(case: &Case<'_>, journey: &Journey) -> JourneyReport {
+    let start = journey.start_ns();
+    let mut hops = Vec::with_capacity(journey.hops.len());
+    let mut before: Option<&Hop> = None;
+    for hop in &journey.hops {
+        hops.push(hop_report(case, hop, before, start));
+        before = Some(hop);
+    }
+    let drop_report = |drop: &JourneyDrop| {
+        let last = journey.hops.iter().rfind(|h| h.time_ns <= drop.time_ns);
+        drop_report(case, drop, last, start)
+    };
+    JourneyReport {
+        id: journey.id.to_string(),
+        direction: journey.direction,
+        summary: journey_line(journey),
+        outcome: journey.outcome,
+        bytes: journey.range.map(|r| r.end - r.start),
+        retransmission_of: journey.retransmission_of.map(|id| id.to_string()),
+        duplicate_of: journey.duplicate_of.map(|id| id.to_string()),
+        looped: journey.looped,
+        hops,
+        drop: journey.drop.as_ref().map(drop_report),
+        side_drops: journey.side_drops.iter().map(drop_report).collect(),
+    }
+}
+
+fn hop_report(case: &Case<'_>, hop: &Hop, before: Option<&Hop>, start: u64) -> HopReport {
+    let names = &case.topology.names;
+    HopReport {
+        point: point_report(case.topology, hop.point),
+        time_ns: hop.time_ns.saturating_sub(start),
+        delta_ns: before.map_or(0, |b| hop.time_ns.saturating_sub(b.time_ns)),
+        length: hop.len,
+        skbs: hop.skbs,
+        segments: hop.segments,
+        bytes: hop.covered,
+        inner: header(&hop.packet),
+        outer: hop.packet.outer.as_ref().map(|outer| OuterReport {
+            src_mac: outer.eth.map(|e| e.src.to_string()),
+            dst_mac: outer.eth.map(|e| e.dst.to_string()),
+            src_ip: outer.src.to_string(),
+            dst_ip: outer.dst.to_string(),
+            ttl: outer.ttl,
+            vni: outer.vni,
+            udp_src: outer.udp_src,
+            udp_dst: outer.udp_dst,
+        }),
+        names: names_of(names, &hop.packet),
+        changes: before.map_or_else(Vec::new, |b| changes(names, &b.packet, &hop.packet)),
+    }
+}
+
+/// The flow's own headers.
+fn header(packet: &Packet) -> HeaderReport {
+    let mut header = HeaderReport {
+        src_mac: packet.eth.map(|e| e.src.to_string()),
+        dst_mac: packet.eth.map(|e| e.dst.to_string()),
+        ..HeaderReport::default()
+    };
+    let Body::Ip(ip) = &packet.body else { return header };
+    header.src_ip = ip.src.to_string();
+    header.dst_ip = ip.dst.to_string();
+    header.proto = proto_name(ip.proto);
+    header.ttl = ip.ttl;
+    header.id = ip.id;
+    header.fragment_offset = ip.fragment.map(|f| f.offset);
+    header.more_fragments = ip.fragment.map(|f| f.more);
+    match &ip.l4 {
+        L4::Tcp { sport, dport, seq, ack, flags, .. } => {
+            (header.src_port, header.dst_port) = (Some(*sport), Some(*dport));
+            (header.tcp_seq, header.tcp_ack) = (Some(*seq), Some(*ack));
+            header.tcp_flags = Some(tcp_flags_text(*flags));
+        }
+        L4::Udp { sport, dport, .. } => {
+            (header.src_port, header.dst_port) = (Some(*sport), Some(*dport));
+        }
+        L4::Icmp { kind, code, id, seq } => {
+            (header.icmp_type, header.icmp_code) = (Some(*kind), Some(*code));
+            (header.icmp_id, header.icmp_seq) = (Some(*id), Some(*seq));
+        }
+        L4::IcmpError { kind, code, .. } => {
+            (header.icmp_type, header.icmp_code) = (Some(*kind), Some(*code));
+        }
+        L4::Other => {}
+    }
+    header
+}
+
+/// Names of the addresses of a frame.
+fn names_of(names: &Names, packet: &Packet) -> BTreeMap<String, String> {
+    let mut list = BTreeMap::new();
+    let mut ips = Vec::new();
+    if let Body::Ip(ip) = &packet.body {
+        ips.extend([ip.src, ip.dst]);
+    }
+    ips.extend(packet.outer.iter().flat_map(|o| [o.src, o.dst]));
+    for ip in ips {
+        if let Some(name) = names.ip(&ip) {
+            list.insert(ip.to_string(), name.to_owned());
+        }
+    }
+    let frames = [packet.eth, packet.outer.as_ref().and_then(|o| o.eth)];
+    for Ethernet { src, dst } in frames.into_iter().flatten() {
+        for mac in [src, dst] {
+            if let Some(name) = names.mac(&mac) {
+                list.insert(mac.to_string(), name.to_owned());
+            }
+        }
+    }
+    list
+}
+
+fn drop_report(case: &Case<'_>, drop: &JourneyDrop, last: Option<&Hop>, start: u64) -> DropReport {
+    DropReport {
+        time_ns: drop.time_ns.saturating_sub(start),
+        reason: KernelReason { code: drop.info.code, name: drop.info.reason.clone() },
+        function: drop.info.function.clone(),
+        hook: stage(&drop.info).and_then(|s| s.hook).map(str::to_owned),
+        rule: None,
+        place: place(case.topology, drop, last),
+        stack: drop.info.stack.clone(),
+    }
+}
+
+/// Address resolutions seen on the path.
+pub(super) fn resolutions(case: &Case<'_>) -> Vec<ResolutionReport> {
+    case.trace
+        .resolutions
+        .iter()
+        .map(|r| ResolutionReport {
+            at: case.station_point(r.station).map(|p| point_report(case.topology, p)),
+            asker: r.asker.to_string(),
+            target: r.target.to_string(),
+            requests: r.requests,
+            answer: r.answer.map(|mac| mac.to_string()),
+        })
+        .collect()
+}
+
+/// ICMP errors about the flow.
+pub(super) fn icmp_errors(case: &Case<'_>) -> Vec<IcmpReport> {
+    let errors = case.trace.icmp_errors.iter();
+    errors
+        .filter_map(|e| match &e.packet.l4 {
+            L4::IcmpError { kind, code, mtu, .. } => Some(IcmpReport {
+                at: case.station_point(e.station).map(|p| point_report(case.topology, p)),
+                from: e.packet.src.to_string(),
+                from_name: case.topology.names.ip(&e.packet.src).map(str::to_owned),
+                to: e.packet.dst.to_string(),
+                r#type: *kind,
+                code: *code,
+                text: icmp_text(e.packet.src.is_ipv6(), *kind, *code, *mtu),
+                about: e.about.map(|id| id.to_string()),
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What was not observed.
+pub(super) fn loss(case: &Case<'_>) -> LossReport {
+    LossReport {
+        events_lost: case.observation.events_lost(),
+        by_node: case.observation.loss.iter().cloned().collect(),
+    }
+}
+
+/// Remarks about the observation itself.
+pub(super) fn notes(case: &Case<'_>) -> Vec<String> {
+    let vanished = case.observation.vanished.iter();
+    vanished
+        .map(|label| format!("{label} vanished during the trace"))
+        .chain(case.observation.disabled.iter().cloned())
+        .chain(case.topology.gaps.iter().cloned())
+        .collect()
+}
