@@ -260,10 +260,11 @@ impl Lab {
     pub fn picture(&self) -> Result<Picture> {
         let snapshots = self.snapshots()?;
         let defects = verify::defects(&self.config, &self.plan, &snapshots);
-        Ok(Picture {
-            text: status::picture(&self.config, &self.plan, &snapshots, &defects),
-            healthy: defects.is_empty(),
-        })
+        let mut text = status::picture(&self.config, &self.plan, &snapshots, &defects);
+        if !sysctl::has_bridge_netfilter() {
+            text.push_str("\nbr_netfilter is not loaded: bridged packets pass no iptables rule\n");
+        }
+        Ok(Picture { text, healthy: defects.is_empty() })
     }
 
     fn snapshots(&self) -> Result<Snapshots> {

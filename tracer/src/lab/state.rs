@@ -87,6 +87,10 @@ pub(super) fn remove(lab: &str) -> Result<bool> {
             Err(error) => return Err(error).context(|| format!("remove {}", path.display())),
         }
     }
+    for path in [inventory_path(lab), state_path(lab)] {
+        // Left by a process that was killed while it wrote.
+        let _ = fs::remove_file(draft_of(&path));
+    }
     if lab != DEFAULT_NAME {
         // Stays when somebody has put files of their own there.
         let _ = fs::remove_dir(directory(lab));
@@ -118,13 +122,18 @@ pub(super) fn names() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Where a file is written before it takes its place.
+fn draft_of(path: &Path) -> PathBuf {
+    path.with_extension("toml.new")
+}
+
 /// Writes a file so that readers see the old one or the new one, never a part.
 fn write(path: &Path, text: &str) -> Result<()> {
     let action = || format!("write {}", path.display());
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).context(action)?;
     }
-    let draft = path.with_extension("toml.new");
+    let draft = draft_of(path);
     let mut file = File::create(&draft).context(action)?;
     file.write_all(text.as_bytes()).context(action)?;
     fs::rename(&draft, path).context(action)
