@@ -39,8 +39,9 @@ fn connect_to_service(lab: &Lab, from: &str, version: usize) -> IpAddr {
     let endpoint = SocketAddr::new(lab.plan().endpoints()[version], lab.config().target_port);
     let listener = lab
         .netns("B.b")
-        .and_then(|netns| Ok(netns.run(|| TcpListener::bind(endpoint)).expect("enter B.b")))
-        .expect("B.b")
+        .expect("server's namespace")
+        .run(|| TcpListener::bind(endpoint))
+        .expect("enter")
         .expect("listen");
     let netns = lab.netns(from).expect("client's namespace");
     let client = netns.run(|| TcpStream::connect_timeout(&service, PATIENCE)).expect("enter");
