@@ -178,4 +178,4 @@ pub struct DropTrailer {
 
 const _: () = assert!(size_of::<HopHeader>() == 40);
 const _: () = assert!(size_of::<DropTrailer>() == 24 + 8 * STACK_FRAMES);
-const _: () = assert!(size_of::<Config>() % 4 == 0);
+const _: () = assert!(size_of::<Config>().is_multiple_of(4));
