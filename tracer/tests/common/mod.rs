@@ -2,6 +2,10 @@
 
 #![expect(clippy::panic, reason = "a test that cannot prepare itself has failed")]
 
+#![expect(dead_code, reason = "each test file uses its part")]
+
+pub mod trace;
+
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
