@@ -134,7 +134,10 @@ pub enum EndpointError {
         source: io::Error,
     },
     /// Namespaces could not be searched.
-    #[error("cannot search the network namespaces of this machine for {ip}: {source}{}", hint(source))]
+    #[error(
+        "cannot search the network namespaces of this machine for {ip}: {source}{}",
+        hint(source)
+    )]
     Search {
         /// The address searched for.
         ip: IpAddr,
@@ -248,9 +251,11 @@ pub fn pod_netns(node: &Node, pod: &Pod, node_netns: &Netns) -> Result<Netns, En
     match (&pod.netns, pod.ips.first()) {
         (Some(netns), _) => open(&format!("pod {}", label(node, pod)), netns),
         (None, Some(ip)) => search::pod_of_node(*ip, node_netns),
-        (None, None) => {
-            Err(EndpointError::PodOnNode { pod: pod.name.clone(), node: node.name.clone(), near: None })
-        }
+        (None, None) => Err(EndpointError::PodOnNode {
+            pod: pod.name.clone(),
+            node: node.name.clone(),
+            near: None,
+        }),
     }
 }
 

@@ -29,9 +29,7 @@ pub(super) fn understand<'a>(
     }
     let inventory = inventory.ok_or_else(|| EndpointError::NoInventory(text.to_owned()))?;
     let (node, pod) = match text.split_once('/') {
-        Some((namespace, pod))
-            if namespace.is_empty() || pod.is_empty() || pod.contains('/') =>
-        {
+        Some((namespace, pod)) if namespace.is_empty() || pod.is_empty() || pod.contains('/') => {
             return Err(syntax());
         }
         Some((namespace, pod)) => in_namespace(text, namespace, pod, inventory)?,

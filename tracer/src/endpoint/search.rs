@@ -61,15 +61,14 @@ pub(super) fn addresses(netns: &Netns) -> io::Result<Vec<IpAddr>> {
 }
 
 fn every_address(netns: &Netns) -> io::Result<Vec<IpAddr>> {
-    let found = netns.run(|| -> io::Result<Vec<IpAddr>> {
+    netns.run(|| -> io::Result<Vec<IpAddr>> {
         let ips = getifaddrs()?.filter_map(|interface| {
             let storage = interface.address?;
             let v4 = storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
             v4.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
         });
         Ok(ips.collect())
-    })?;
-    found
+    })?
 }
 
 /// The namespaces that have `ip`, among all that can be seen.
@@ -194,5 +193,9 @@ fn node_name(netns: &Netns, inventory: Option<&Inventory>, home: &Netns) -> Stri
         return host.trim().to_owned();
     }
     // A path means that only a process holds it: the inode says more than a pid that may go.
-    if netns.name().contains('/') { format!("netns-{}", netns.inum()) } else { netns.name().to_owned() }
+    if netns.name().contains('/') {
+        format!("netns-{}", netns.inum())
+    } else {
+        netns.name().to_owned()
+    }
 }

@@ -88,11 +88,9 @@ impl Reader {
             let Place::Netns(name) = &node.place else { continue };
             let Ok(netns) = Netns::open(name) else { continue };
             let inum = netns.inum();
-            let reached = self
-                .spaces
-                .iter()
-                .filter(|s| s.kind == SpaceKind::Node)
-                .any(|s| s.facts.links.iter().any(|l| s.facts.peer(l).is_some_and(|p| p.0 == inum)));
+            let reached = self.spaces.iter().filter(|s| s.kind == SpaceKind::Node).any(|s| {
+                s.facts.links.iter().any(|l| s.facts.peer(l).is_some_and(|p| p.0 == inum))
+            });
             if reached && let Err(e) = self.read(&netns, SpaceKind::Wire, &node.name, None) {
                 gaps.push(e.to_string());
             }
@@ -156,8 +154,7 @@ pub fn collect(
             traced.iter().all(|e| e.node != p.node || e.pod.as_deref() != Some(p.pod.as_str()))
         })
         .collect();
-    let mut facts =
-        PathFacts { src: src.end.clone(), dst: dst.end.clone(), spaces, pods, gaps };
+    let mut facts = PathFacts { src: src.end.clone(), dst: dst.end.clone(), spaces, pods, gaps };
     ask(&mut facts, &namespaces)?;
     Ok(Collected { facts, namespaces })
 }
@@ -306,7 +303,11 @@ pub(crate) fn underlay<'a>(
         .filter(move |a| {
             node.facts.link(a.ifindex).is_some_and(|l| {
                 let virtual_only = ["bridge", "dummy"].iter().any(|kind| l.is(kind));
-                !(l.loopback || l.vxlan.is_some() || virtual_only || l.is_tun() || leads_into_pod(l))
+                !(l.loopback
+                    || l.vxlan.is_some()
+                    || virtual_only
+                    || l.is_tun()
+                    || leads_into_pod(l))
             })
         })
         .map(|a| a.net.addr())

@@ -16,8 +16,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use attach::{Attachment, attachment};
-pub(crate) use collect::{is_link_local, underlay};
 pub use collect::{Collected, FactsError, collect, survey};
+pub(crate) use collect::{is_link_local, underlay};
 pub use types::{
     Address, BridgePort, FdbEntry, Gap, Link, NeighborEntry, NeighborState, NetnsFacts, Route,
     RouteAnswer, RouteHit, RouteKind, RouteOutcome, RouteQuery, Rule, RuleAction,
