@@ -337,3 +337,34 @@ fn udp_is_followed_and_large_datagrams_are_one_packet() {
     assert!(journey.hops.iter().all(|h| h.bytes == 4008), "{journey:#?}");
     assert!(journey.hops[0].skbs >= 3);
 }
+
+#[test]
+fn retransmissions_are_told_from_what_was_sent_first() {
+    if !privileged() {
+        return;
+    }
+    const SIZE: usize = 5_000_000;
+    let lab = TestLab::up(|_| {});
+    let _server = http_server(&lab, "B.b", 8080, SIZE);
+    run(&lab, "A", &[
+        "iptables", "-I", "FORWARD", "-p", "tcp", "--sport", "8080", "-m", "statistic", "--mode",
+        "nth", "--every", "20", "--packet", "10", "-j", "DROP",
+    ]);
+    let args = ["--src", "A.a", "--dst", "B.b", "--proto", "tcp", "--format", "json"];
+    let live = Live::start(&lab, &args);
+    run(&lab, "A.a", &["curl", "-sf", "-m", "60", "-o", "/dev/null", "http://10.10.1.2:8080/file"]);
+    let report = live.interrupt().report();
+    assert_eq!(report.loss.events_lost, 0);
+    // Some packets died, and yet every byte arrived.
+    assert_eq!(report.verdict.status, Status::Degraded, "{:#?}", report.verdict);
+    assert_eq!(report.verdict.direction, Some(Direction::Reply));
+    assert_eq!(report.verdict.kernel_reason.as_ref().map(|r| r.name.as_str()), Some("NETFILTER_DROP"));
+    let reply = direction(&report, Direction::Reply);
+    let (first, last) = (reply.hops.first().expect("hops"), reply.hops.iter().rfind(|h| h.expected).expect("hops"));
+    assert_eq!(first.bytes, last.bytes);
+    assert!(first.repeated_bytes > 0);
+    assert!(report.packets.retransmitted > 0);
+    let again = report.journeys.iter().find(|j| j.retransmission_of.is_some()).expect("one");
+    let original = report.journeys.iter().find(|j| Some(&j.id) == again.retransmission_of.as_ref());
+    assert!(original.is_some_and(|o| o.hops[0].time_ns <= again.hops[0].time_ns));
+}

@@ -62,8 +62,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// 2 where the user can mend the command line or the inventory, else 1.
 fn exit_code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<Usage>() || cause.is::<InventoryError>() {
+        if cause.is::<Usage>() {
             return USAGE;
+        }
+        if let Some(error) = cause.downcast_ref::<InventoryError>() {
+            return if error.is_usage() { USAGE } else { FAILED };
         }
         if let Some(error) = cause.downcast_ref::<EndpointError>() {
             return if error.is_usage() { USAGE } else { FAILED };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::RecvTimeoutError;
@@ -15,6 +16,7 @@ use crate::correlate::{Correlator, Limits};
 use crate::decode::{Batch, Decoder};
 use crate::endpoint::Resolved;
 use crate::expect::Family;
+use crate::facts::Collected;
 use crate::inventory::Inventory;
 use crate::kernel::{Capture, Filter, Options, monotonic_ns};
 use crate::model::{Body, Direction, Event, Loss, Observation, Topology};
@@ -60,21 +62,22 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         return Err(usage("--probe and --proto name different protocols".into()).into());
     }
     let inventory = Inventory::load(args.inventory.as_deref())?;
-    let src = endpoint::resolve(inventory.as_ref(), src)?;
-    let dst = endpoint::resolve(inventory.as_ref(), dst)?;
+    let src = endpoint::resolve(src, inventory.as_ref())?;
+    let dst = endpoint::resolve(dst, inventory.as_ref())?;
     endpoint::distinct(&src, &dst)?;
     privileges::check()?;
     let families = families(args, &src, &dst)?;
     // Checked before the trace, so that a long one is not lost at its end.
     let sink = output::Sink::open(args.output.as_deref())?;
 
-    let facts = facts::collect(inventory.as_ref(), &src, &dst)?;
+    let Collected { facts, namespaces } = facts::collect(inventory.as_ref(), &src, &dst)?;
     let mut flows = Vec::new();
     for family in families {
         let topology = expect::topology(&facts, family)?;
-        flows.push(Flow::new(family, topology));
+        let addresses = expect::addresses_on_path(&facts, &topology);
+        flows.push(Flow::new(family, topology, addresses));
     }
-    let report = Session::start(args, &src, &facts.namespaces(), flows)?.run()?;
+    let report = Session::start(args, &src, &namespaces, flows)?.run()?;
     let text = match args.format {
         FormatArg::Json => crate::export::json::render(&report),
         FormatArg::Text => output::text(&report, args, &sink),
@@ -117,14 +120,16 @@ fn families(args: &TraceArgs, src: &Resolved, dst: &Resolved) -> Result<Vec<Fami
 struct Flow {
     family: Family,
     topology: Arc<Topology>,
+    /// Whose resolution is of interest.
+    addresses: Vec<IpAddr>,
     correlator: Correlator,
 }
 
 impl Flow {
-    fn new(family: Family, topology: Topology) -> Self {
+    fn new(family: Family, topology: Topology, addresses: Vec<IpAddr>) -> Self {
         let topology = Arc::new(topology);
         let correlator = Correlator::new(Arc::clone(&topology), Limits::default());
-        Self { family, topology, correlator }
+        Self { family, topology, addresses, correlator }
     }
 }
 
@@ -144,6 +149,8 @@ struct Session<'a> {
     waiting_bytes: usize,
     /// When a packet was last seen.
     last_event: Instant,
+    /// When the probe was first seen to have sent everything.
+    all_sent: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
@@ -182,12 +189,23 @@ impl<'a> Session<'a> {
             waiting: Vec::new(),
             waiting_bytes: 0,
             last_event: Instant::now(),
+            all_sent: None,
         };
         for line in &session.observation.disabled {
             session.warn(line);
         }
         for gap in &topology.gaps {
             session.warn(gap);
+        }
+        if args.probe.is_none() {
+            let (from, to) = (&topology.src, &topology.dst);
+            let name = |e: &Option<crate::model::End>| e.as_ref().map_or("?", |e| &e.name).to_owned();
+            session.warn(&format!(
+                "watching {} → {} at {} interfaces (Ctrl-C ends)",
+                name(from),
+                name(to),
+                topology.stations.len()
+            ));
         }
         Ok(session)
     }
@@ -256,28 +274,31 @@ impl<'a> Session<'a> {
             src,
             dst,
             port: self.args.port.unwrap_or(0),
-            count: self.args.count.unwrap_or(if self.args.duration.is_some() {
-                u64::MAX
-            } else {
-                DEFAULT_COUNT
-            }),
+            count: self.probe_count(),
             interval: self.args.interval,
             size: usize::from(self.args.size),
             timeout: LATE_DROPS,
         };
-        let handle = probe
-            .start(&self.src.pod_netns, Arc::clone(stop))
-            .with_context(|| format!("cannot send from {}", self.src.end.name))?;
-        Ok(Some(handle))
+        Ok(Some(probe.start(&self.src.pod_netns, Arc::clone(stop))))
+    }
+
+    /// Packets that the probe is to send.
+    fn probe_count(&self) -> u64 {
+        let endless = self.args.duration.is_some();
+        self.args.count.unwrap_or(if endless { u64::MAX } else { DEFAULT_COUNT })
     }
 
     /// Whether the probe has sent everything and nothing more is to be expected of it.
-    fn probe_done(&self, probe: &ProbeHandle) -> bool {
+    fn probe_done(&mut self, probe: &ProbeHandle) -> bool {
+        if probe.is_finished() {
+            return true;
+        }
         let progress = probe.progress();
-        let Some(quiet) = progress.last_sent.filter(|_| progress.finished_sending) else {
+        if progress.sent < self.probe_count() {
             return false;
-        };
-        if quiet.elapsed() >= LATE_DROPS {
+        }
+        let sent = *self.all_sent.get_or_insert_with(Instant::now);
+        if sent.elapsed() >= LATE_DROPS {
             return true;
         }
         let settled = self.waiting.is_empty()
@@ -285,7 +306,7 @@ impl<'a> Session<'a> {
             && self.flows.iter().any(|f| f.correlator.started(Direction::Forward) > 0);
         // Every event is in the ring buffer before its packet's answer is; the reader looks every
         // few milliseconds.
-        let since = self.last_event.elapsed().min(quiet.elapsed());
+        let since = self.last_event.elapsed().min(sent.elapsed());
         let wait = if progress.answered >= progress.sent { Duration::from_millis(30) } else { QUIET };
         settled && since >= wait
     }
@@ -388,7 +409,7 @@ impl<'a> Session<'a> {
                 .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
         };
         let mut reports: Vec<(Family, Report)> = Vec::new();
-        for Flow { family, topology, correlator } in self.flows {
+        for Flow { family, topology, correlator, .. } in self.flows {
             let trace = correlator.finish(&self.observation);
             let report = diagnose::report(&topology, &trace, &self.observation, &meta);
             reports.push((family, report));
@@ -442,7 +463,7 @@ fn filter(args: &TraceArgs, flows: &[Flow]) -> Filter {
         snaplen: args.snaplen,
         ..Filter::default()
     };
-    for Flow { topology, family, .. } in flows {
+    for Flow { topology, family, addresses, .. } in flows {
         let ips = |end: &Option<crate::model::End>| {
             let ips = end.as_ref().map(|e| e.ips.clone()).unwrap_or_default();
             ips.into_iter().filter(|ip| Family::of(ip) == *family).collect::<Vec<_>>()
@@ -452,7 +473,7 @@ fn filter(args: &TraceArgs, flows: &[Flow]) -> Filter {
                 filter.pairs.push((a, b));
             }
         }
-        filter.addresses.extend(expect::addresses_on_path(topology));
+        filter.addresses.extend(addresses);
         filter.vxlan_ports.extend(&topology.vxlan_ports);
     }
     filter.addresses.sort_unstable();
