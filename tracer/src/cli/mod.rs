@@ -1,1 +1,3 @@
 //! Command line: arguments, commands, exit status.
+
+pub mod inspect;
