@@ -124,7 +124,7 @@ pub enum EndpointError {
         agent: String,
     },
     /// A namespace that the inventory names does not open.
-    #[error("cannot open network namespace {netns:?} of {whose}: {source}{}", hint(source))]
+    #[error("cannot open network namespace {netns:?} of {whose}{}", hint(source))]
     Open {
         /// Node or pod.
         whose: String,
@@ -134,10 +134,7 @@ pub enum EndpointError {
         source: io::Error,
     },
     /// Namespaces could not be searched.
-    #[error(
-        "cannot search the network namespaces of this machine for {ip}: {source}{}",
-        hint(source)
-    )]
+    #[error("cannot search the network namespaces of this machine for {ip}{}", hint(source))]
     Search {
         /// The address searched for.
         ip: IpAddr,
@@ -173,8 +170,8 @@ fn nearest(near: &Option<String>) -> String {
 
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => "; run podtrace as root",
-        io::ErrorKind::NotFound => "; is it running?",
+        io::ErrorKind::PermissionDenied => " (podtrace must run as root)",
+        io::ErrorKind::NotFound => " (is it running?)",
         _ => "",
     }
 }
@@ -185,31 +182,44 @@ fn hint(source: &io::Error) -> &'static str {
 /// See [`EndpointError`].
 pub fn resolve(text: &str, inventory: Option<&Inventory>) -> Result<Resolved, EndpointError> {
     match name::understand(text, inventory)? {
-        name::Target::Pod(node, pod, asked) => {
-            let netns = node_netns(node)?;
-            let pod_netns = pod_netns(node, pod, &netns)?;
-            let ips = match asked {
-                Some(ip) => vec![ip],
-                None if pod.ips.is_empty() => search::addresses(&pod_netns).map_err(|source| {
-                    let (whose, netns) = (label(node, pod), pod_netns.name().to_owned());
-                    EndpointError::Open { whose, netns, source }
-                })?,
-                None => pod.ips.clone(),
-            };
-            Ok(Resolved {
-                end: End {
-                    name: label(node, pod),
-                    node: node.name.clone(),
-                    pod: Some(pod.name.clone()),
-                    ips,
-                    netns_inum: pod_netns.inum(),
-                },
-                pod_netns,
-                node: NodeHandle { name: node.name.clone(), netns },
-            })
+        name::Target::Pod(node, found, None) => pod(node, found),
+        name::Target::Pod(node, found, Some(ip)) => {
+            let mut resolved = pod(node, found)?;
+            // Who types an address means that address.
+            resolved.end.ips = vec![ip];
+            Ok(resolved)
         }
         name::Target::Address(ip) => search::by_address(ip, inventory),
     }
+}
+
+/// Finds a pod of the inventory.
+///
+/// # Errors
+/// When its node or its namespace cannot be opened.
+pub fn pod(node: &Node, pod: &Pod) -> Result<Resolved, EndpointError> {
+    let netns = node_netns(node)?;
+    let pod_netns = pod_netns(node, pod, &netns)?;
+    let ips = if pod.ips.is_empty() {
+        search::addresses(&pod_netns).map_err(|source| EndpointError::Open {
+            whose: format!("pod {}", label(node, pod)),
+            netns: pod_netns.name().to_owned(),
+            source,
+        })?
+    } else {
+        pod.ips.clone()
+    };
+    Ok(Resolved {
+        end: End {
+            name: label(node, pod),
+            node: node.name.clone(),
+            pod: Some(pod.name.clone()),
+            ips,
+            netns_inum: pod_netns.inum(),
+        },
+        pod_netns,
+        node: NodeHandle { name: node.name.clone(), netns },
+    })
 }
 
 /// Refuses a trace from a pod to itself.

@@ -38,9 +38,9 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => trace::run(&cli.trace),
         Some(args::Command::Lab(args)) => lab::run(args),
-        Some(args::Command::Interfaces(args)) => inspect::interfaces(args),
-        Some(args::Command::Pods(args)) => inspect::pods(args),
-        Some(args::Command::Nodes(args)) => inspect::nodes(args),
+        Some(args::Command::Interfaces(args)) => args.run(),
+        Some(args::Command::Pods(args)) => args.run(),
+        Some(args::Command::Nodes(args)) => args.run(),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

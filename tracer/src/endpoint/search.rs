@@ -8,9 +8,9 @@ use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 
-use super::{EndpointError, NodeHandle, Resolved};
+use super::{EndpointError, NodeHandle, Resolved, label};
 use crate::facts::{self, NetnsFacts, is_link_local};
-use crate::inventory::{Inventory, Place};
+use crate::inventory::{Inventory, Node, Place, Pod};
 use crate::model::End;
 use crate::netns::{NETNS_DIR, Netns};
 
@@ -138,7 +138,10 @@ pub(super) fn by_address(
     };
     let facts = facts::snapshot_among(netns, &all).map_err(search)?;
     let link = facts.holder(ip);
-    let is_node = is_node(netns, inventory) || netns.inum() == home.inum();
+    // A tunnel device makes a namespace a node's, even where its way out is a pair (a lab's wire).
+    let is_node = netns.inum() == home.inum()
+        || in_inventory(netns, inventory).is_some()
+        || facts.links.iter().any(|l| l.vxlan.is_some());
     let node = match link.filter(|l| l.is_pair() && !is_node) {
         // Hardware, a bridge or a tunnel has it: that is a node's own address.
         None => handle(netns),
@@ -153,11 +156,13 @@ pub(super) fn by_address(
             handle(behind)
         }
     };
+    // The inventory may know the pod without knowing this address of it.
+    let pod = inventory.and_then(|i| pod_in_inventory(netns, i));
     Ok(Resolved {
         end: End {
-            name: ip.to_string(),
+            name: pod.map_or_else(|| ip.to_string(), |(node, pod)| label(node, pod)),
             node: node.name.clone(),
-            pod: None,
+            pod: pod.map(|(_, pod)| pod.name.clone()),
             ips: vec![ip],
             netns_inum: netns.inum(),
         },
@@ -166,8 +171,11 @@ pub(super) fn by_address(
     })
 }
 
-fn is_node(netns: &Netns, inventory: Option<&Inventory>) -> bool {
-    in_inventory(netns, inventory).is_some()
+fn pod_in_inventory<'a>(netns: &Netns, inventory: &'a Inventory) -> Option<(&'a Node, &'a Pod)> {
+    inventory.pods().find(|(_, pod)| {
+        let own = pod.netns.as_ref().and_then(|name| Netns::open(name).ok());
+        own.is_some_and(|own| own.inum() == netns.inum())
+    })
 }
 
 /// The inventory's name for a node's namespace.

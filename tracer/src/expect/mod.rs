@@ -36,8 +36,19 @@ impl Family {
     }
 
     /// The first family that both ends have, IPv4 before IPv6.
-    pub fn common(src: &End, dst: &End) -> Option<Self> {
-        [Self::V4, Self::V6].into_iter().find(|f| f.first(src).is_some() && f.first(dst).is_some())
+    ///
+    /// # Errors
+    /// When they have none in common.
+    pub fn common(src: &End, dst: &End) -> Result<Self, ExpectError> {
+        [Self::V4, Self::V6]
+            .into_iter()
+            .find(|f| f.first(src).is_some() && f.first(dst).is_some())
+            .ok_or_else(|| ExpectError::NoCommonFamily {
+                src: src.name.clone(),
+                src_has: list(src),
+                dst: dst.name.clone(),
+                dst_has: list(dst),
+            })
     }
 
     /// The first address of this family that an end has.
@@ -68,9 +79,35 @@ pub enum ExpectError {
         /// The addresses it has.
         has: String,
     },
+    /// The ends speak different IP versions.
+    #[error("no IP version is common to {src} (it has {src_has}) and {dst} (it has {dst_has})")]
+    NoCommonFamily {
+        /// One end.
+        src: String,
+        /// Its addresses.
+        src_has: String,
+        /// The other.
+        dst: String,
+        /// Its addresses.
+        dst_has: String,
+    },
     /// The facts do not cover a node.
     #[error("nothing is known about node {0}")]
     NoNode(String),
+}
+
+impl ExpectError {
+    /// Whether the user has to choose other ends or another family (exit status 2), rather than
+    /// podtrace having failed (exit status 1).
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, Self::NoNode(_))
+    }
+}
+
+/// An end's addresses, for messages.
+fn list(end: &End) -> String {
+    let ips: Vec<_> = end.ips.iter().map(ToString::to_string).collect();
+    if ips.is_empty() { "none".to_owned() } else { ips.join(", ") }
 }
 
 /// Everything known about where a flow of this family can pass between the ends of `facts`.
@@ -83,9 +120,8 @@ pub fn topology(facts: &PathFacts, family: Family) -> Result<Topology, ExpectErr
             return Err(ExpectError::NoNode(end.node.clone()));
         }
         if family.first(end).is_none() {
-            let has: Vec<_> = end.ips.iter().map(ToString::to_string).collect();
-            let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
-            return Err(ExpectError::NoAddress { end: end.name.clone(), family, has });
+            let (end, has) = (end.name.clone(), list(end));
+            return Err(ExpectError::NoAddress { end, family, has });
         }
     }
     let classified = classify(&facts.spaces);
@@ -191,20 +227,17 @@ fn known_gaps(facts: &PathFacts) -> Vec<String> {
         gaps.extend(space.facts.gaps.iter().map(|gap| format!("{}: {gap}", whose(space))));
     }
     for end in [&facts.src, &facts.dst] {
-        if facts.pod(end).is_none() {
-            continue;
-        }
-        match facts.attachment(end) {
-            None => gaps.push(format!(
+        let Some(attachment) = facts.attachment(end) else { continue };
+        match (attachment.pod, attachment.veth) {
+            (None, _) => gaps.push(format!(
                 "{}: no interface in its namespace has its address or leads to node {}",
                 end.name, end.node
             )),
-            Some(a) if a.veth.is_none() => gaps.push(format!(
-                "{}: the node's end of {} cannot be found (it is not one of a veth pair with node \
-                 {})",
-                end.name, a.pod.name, end.node
+            (Some(link), None) => gaps.push(format!(
+                "{}: {} is not one of a veth pair with node {}; the node's end is unknown",
+                end.name, link.name, end.node
             )),
-            Some(_) => {}
+            _ => {}
         }
     }
     gaps

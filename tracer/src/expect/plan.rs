@@ -84,14 +84,14 @@ impl Way<'_> {
 
     fn leave_pair(&mut self, side: &Side<'_>) {
         let (Some(pod), Some(attachment)) = (side.pod, side.attachment) else { return };
-        self.push(pod, Some(attachment.pod), Hook::Egress);
+        self.push(pod, attachment.pod, Hook::Egress);
         self.push(side.node, attachment.veth, Hook::Ingress);
     }
 
     fn enter_pair(&mut self, side: &Side<'_>) {
         let (Some(pod), Some(attachment)) = (side.pod, side.attachment) else { return };
         self.push(side.node, attachment.veth, Hook::Egress);
-        self.push(pod, Some(attachment.pod), Hook::Ingress);
+        self.push(pod, attachment.pod, Hook::Ingress);
     }
 }
 
@@ -250,6 +250,7 @@ impl<'a> Planner<'a> {
             (self.carries(from.node, link), same_network, self.underlay_fits(link))
         };
         self.with_role(from.node, Role::Vxlan)
+            .filter(|link| self.may_carry(from.node, link))
             .max_by_key(fit)
             .or_else(|| self.with_role(from.node, Role::Tun).next())
             .or_else(|| self.facing(from, to).map(|(link, _)| link))
@@ -258,21 +259,30 @@ impl<'a> Planner<'a> {
     /// The tunnel device that takes out what `other` on another node wraps.
     fn counterpart(&self, node: &'a Space, other: &Link) -> Option<&'a Link> {
         let Some(wanted) = &other.vxlan else { return self.with_role(node, Role::Tun).next() };
-        self.with_role(node, Role::Vxlan).max_by_key(|link| {
-            let own = link.vxlan.as_ref();
-            let same_vni = own.is_some_and(|v| v.vni == wanted.vni);
-            let same_port = own.is_some_and(|v| v.port == wanted.port);
-            // Two devices may share a VNI: flannel has one for each family.
-            let same_underlay = own
-                .is_some_and(|v| v.local.map(|l| l.is_ipv4()) == wanted.local.map(|l| l.is_ipv4()));
-            (same_vni, self.carries(node, link), same_underlay, same_port)
-        })
+        self.with_role(node, Role::Vxlan)
+            .filter(|link| self.may_carry(node, link))
+            .filter_map(|link| Some((link, link.vxlan.as_ref()?)))
+            // What listens on IPv6 does not hear IPv4.
+            .filter(|(_, own)| match (own.local, wanted.local) {
+                (Some(near), Some(far)) => near.is_ipv4() == far.is_ipv4(),
+                _ => true,
+            })
+            // Without regard to port and VNI where only one device is left: they may be what is
+            // wrong.
+            .max_by_key(|(link, own)| {
+                (own.vni == wanted.vni, self.carries(node, link), own.port == wanted.port)
+            })
+            .map(|(link, _)| link)
     }
 
     /// The device has an address of the flow's family, so it is the one for that family.
     fn carries(&self, node: &Space, link: &Link) -> bool {
-        let mut addresses = node.facts.addresses_of(link.index).map(|net| net.addr());
-        addresses.any(|ip| Family::of(&ip) == self.family && !is_link_local(ip))
+        families(node, link).any(|family| family == self.family)
+    }
+
+    /// The device is not the one for the other family.
+    fn may_carry(&self, node: &Space, link: &Link) -> bool {
+        self.carries(node, link) || families(node, link).next().is_none()
     }
 
     fn underlay_fits(&self, link: &Link) -> bool {
@@ -375,6 +385,12 @@ impl<'a> Planner<'a> {
             way.push(space, port.filter(|p| self.role(space, p) == Role::Wire), hook);
         }
     }
+}
+
+/// Of the addresses of a device that are more than link-local.
+fn families(node: &Space, link: &Link) -> impl Iterator<Item = Family> {
+    let addresses = node.facts.addresses_of(link.index).map(|net| net.addr());
+    addresses.filter(|ip| !is_link_local(*ip)).map(|ip| Family::of(&ip))
 }
 
 fn vni(link: &Link) -> Option<u32> {

@@ -63,7 +63,7 @@ fn node_of<'a>(pod: &Space, spaces: &'a [Space]) -> Option<&'a Space> {
 }
 
 fn pod<'a>(space: &'a Space, spaces: &'a [Space], found: &mut Vec<Classified<'a>>) {
-    let own = node_of(space, spaces).and_then(|node| attachment(space, node)).map(|a| a.pod.index);
+    let own = node_of(space, spaces).and_then(|node| attachment(space, node).pod).map(|l| l.index);
     found.extend(links(space).map(|link| {
         let role = if own == Some(link.index) { Role::Pod } else { Role::Other };
         Classified { space, link, role }
@@ -73,10 +73,9 @@ fn pod<'a>(space: &'a Space, spaces: &'a [Space], found: &mut Vec<Classified<'a>
 fn node<'a>(space: &'a Space, spaces: &'a [Space], found: &mut Vec<Classified<'a>>) {
     let mut hangers = Hangers::default();
     for pod in spaces.iter().filter(|s| s.kind == SpaceKind::Pod && s.node == space.node) {
-        if let Some(attached) = attachment(pod, space) {
-            hangers.veths.extend(attached.veth.map(|l| l.index));
-            hangers.bridges.extend(attached.bridge.map(|l| l.index));
-        }
+        let attached = attachment(pod, space);
+        hangers.veths.extend(attached.veth.map(|l| l.index));
+        hangers.bridges.extend(attached.bridge.map(|l| l.index));
     }
     let lowers: HashSet<u32> =
         links(space).filter_map(|l| l.vxlan.as_ref()?.lower_ifindex).collect();

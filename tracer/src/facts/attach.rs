@@ -6,11 +6,11 @@ use super::types::{Link, NetnsFacts};
 use super::{PathFacts, Space};
 use crate::model::End;
 
-/// A pod's way into its node.
-#[derive(Clone, Copy, Debug)]
+/// A pod's way into its node; what is gone is `None`.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Attachment<'a> {
     /// The pod's own interface.
-    pub pod: &'a Link,
+    pub pod: Option<&'a Link>,
     /// The node's end of the pair.
     pub veth: Option<&'a Link>,
     /// The bridge that `veth` is, or should be, a port of.
@@ -25,19 +25,22 @@ impl Attachment<'_> {
 }
 
 impl PathFacts {
-    /// How an end's pod hangs on its node; `None` for an end in the node's own namespace, or one
-    /// whose interface is gone.
+    /// How an end's pod hangs on its node; `None` for an end in the node's own namespace.
     pub fn attachment(&self, end: &End) -> Option<Attachment<'_>> {
-        attachment(self.pod(end)?, self.node(&end.node)?)
+        Some(attachment(self.pod(end)?, self.node(&end.node)?))
     }
 }
 
 /// As [`PathFacts::attachment`], for a pod's and its node's namespace.
-pub fn attachment<'a>(pod: &'a Space, node: &'a Space) -> Option<Attachment<'a>> {
-    let link = own_link(pod, node)?;
-    let veth = peer_in(&pod.facts, link, &node.facts);
-    let bridge = veth.and_then(|veth| bridge_of(veth, &node.facts, &pod.ips));
-    Some(Attachment { pod: link, veth, bridge })
+pub fn attachment<'a>(pod: &'a Space, node: &'a Space) -> Attachment<'a> {
+    let link = own_link(pod, node);
+    let veth = link.and_then(|link| peer_in(&pod.facts, link, &node.facts));
+    let bridge = match veth.and_then(|veth| veth.master) {
+        Some(master) => node.facts.link(master).filter(|l| l.is("bridge")),
+        // Detached, or never a port: without a bridge (ptp), no bridge has the pod's network.
+        None => bridge_around(&node.facts, &pod.ips),
+    };
+    Attachment { pod: link, veth, bridge }
 }
 
 /// The interface that carries one of the pod's addresses; where none does (they were removed), the
@@ -57,12 +60,10 @@ fn peer_in<'a>(from: &NetnsFacts, link: &Link, to: &'a NetnsFacts) -> Option<&'a
     }
 }
 
-/// The bridge above; where the port was detached, the one whose network the pod is in.
-fn bridge_of<'a>(veth: &Link, node: &'a NetnsFacts, ips: &[IpAddr]) -> Option<&'a Link> {
-    match veth.master {
-        Some(master) => node.link(master).filter(|l| l.is("bridge")),
-        None => node.links.iter().filter(|l| l.is("bridge")).find(|bridge| {
-            node.addresses_of(bridge.index).any(|net| ips.iter().any(|ip| net.contains(ip)))
-        }),
-    }
+/// The bridge whose network the pod is in.
+fn bridge_around<'a>(node: &'a NetnsFacts, ips: &[IpAddr]) -> Option<&'a Link> {
+    node.links.iter().filter(|l| l.is("bridge")).find(|bridge| {
+        let mut networks = node.addresses_of(bridge.index);
+        networks.any(|net| ips.iter().any(|ip| net.contains(ip)))
+    })
 }

@@ -27,7 +27,7 @@ pub struct Collected<T> {
 
 /// A namespace that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the network state of {whose} (namespace {netns}): {source}{hint}", hint = hint(source))]
+#[error("cannot read the network state of {whose} in namespace {netns}{hint}", hint = hint(source))]
 pub struct FactsError {
     /// Node or pod.
     pub whose: String,
@@ -38,7 +38,22 @@ pub struct FactsError {
 }
 
 fn hint(source: &io::Error) -> &'static str {
-    if source.kind() == io::ErrorKind::PermissionDenied { "; run podtrace as root" } else { "" }
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        " (podtrace must run as root)"
+    } else {
+        ""
+    }
+}
+
+/// An error with all its causes, as one line.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Namespaces to read, each once, in the order in which they were named.
@@ -92,7 +107,7 @@ impl Reader {
                 s.facts.links.iter().any(|l| s.facts.peer(l).is_some_and(|p| p.0 == inum))
             });
             if reached && let Err(e) = self.read(&netns, SpaceKind::Wire, &node.name, None) {
-                gaps.push(e.to_string());
+                gaps.push(in_full(&e));
             }
         }
     }
@@ -171,7 +186,7 @@ pub fn survey(inventory: &Inventory) -> (Collected<Vec<Space>>, Vec<String>) {
                 reader.know(&netns);
                 nodes.push((node, netns));
             }
-            Err(e) => gaps.push(e.to_string()),
+            Err(e) => gaps.push(in_full(&e)),
         }
     }
     let mut pods = Vec::new();
@@ -182,7 +197,7 @@ pub fn survey(inventory: &Inventory) -> (Collected<Vec<Space>>, Vec<String>) {
                     reader.know(&found);
                     pods.push((*node, pod, found));
                 }
-                Err(e) => gaps.push(e.to_string()),
+                Err(e) => gaps.push(in_full(&e)),
             }
         }
     }
@@ -193,7 +208,7 @@ pub fn survey(inventory: &Inventory) -> (Collected<Vec<Space>>, Vec<String>) {
             read = read.and(reader.read(found, SpaceKind::Pod, &node.name, named));
         }
         if let Err(e) = read {
-            gaps.push(e.to_string());
+            gaps.push(in_full(&e));
         }
     }
     reader.read_wires(inventory, &mut gaps);
@@ -245,7 +260,7 @@ fn first(facts: &PathFacts, space: &Space) -> Vec<RouteQuery> {
                 queries.push(RouteQuery::to(target));
             }
             SpaceKind::Node if space.node == from.node => {
-                let entry = facts.pod(from).and_then(|p| attachment(p, space)?.entry());
+                let entry = facts.pod(from).and_then(|p| attachment(p, space).entry());
                 if let Some(iif) = entry {
                     let (src, iif) = (Some(source), Some(iif));
                     queries.push(RouteQuery { dst: target, src, iif, oif: None });

@@ -25,9 +25,6 @@ use super::types::{
 };
 use crate::model::{Mac, VxlanInfo};
 
-/// VXLAN's port as assigned by IANA; the kernel tells a device's port always.
-const NO_PORT: u16 = 0;
-
 pub(super) fn link(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
@@ -74,8 +71,7 @@ fn info(link: &mut Link, infos: Vec<LinkInfo>) {
 }
 
 fn vxlan(attributes: Vec<InfoVxlan>) -> VxlanInfo {
-    let mut info =
-        VxlanInfo { vni: 0, port: NO_PORT, local: None, lower_ifindex: None, learning: false };
+    let mut info = VxlanInfo { vni: 0, port: 0, local: None, lower_ifindex: None, learning: false };
     for attribute in attributes {
         match attribute {
             InfoVxlan::Id(vni) => info.vni = vni,

@@ -80,8 +80,15 @@ pub enum InventoryError {
         /// Asked for through [`ENV`].
         from_env: bool,
     },
+    /// None was found, where one is needed.
+    #[error(
+        "there is no inventory: give --inventory FILE, or start the lab (podtrace lab up), which \
+         writes {}",
+        SYSTEM_PATHS[0]
+    )]
+    None,
     /// The file cannot be read.
-    #[error("cannot read inventory {}: {source}", path.display())]
+    #[error("cannot read inventory {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

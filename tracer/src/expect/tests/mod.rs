@@ -311,3 +311,48 @@ fn facts_survive_being_written_down() {
     assert_eq!(serde_json::from_str::<PathFacts>(&text).unwrap(), facts);
     assert!(facts.spaces[0].facts.answer(&RouteQuery::to(ip("10.10.1.2"))).is_some());
 }
+
+#[test]
+fn the_other_familys_tunnel_is_no_substitute() {
+    let mut facts = two_nodes(&Shape { vxlan6: true, ..Shape::default() });
+    let node = &mut facts.spaces[0].facts;
+    node.links.retain(|l| l.index != VXLAN);
+    for answer in &mut node.answers {
+        if answer.query.dst == ip("10.10.1.2") {
+            *answer = failed(answer.query);
+        }
+    }
+    let topology = topology(&facts, Family::V4).unwrap();
+    for points in [&topology.forward, &topology.reply] {
+        let points = planned(&topology, points);
+        assert!(!points.iter().any(|p| p.contains("flannel-v6.1")), "{points:?}");
+    }
+    assert!(
+        topology.gaps.iter().any(|g| g == "A has no tunnel device that answers B.flannel.1"),
+        "{:?}",
+        topology.gaps
+    );
+}
+
+#[test]
+fn a_pod_that_lost_its_interface_leaves_the_bridge() {
+    let mut facts = two_nodes(&Shape::default());
+    facts.spaces[3].facts.links.retain(|l| l.loopback);
+    facts.spaces[3].facts.addresses.clear();
+    facts.spaces[2].facts.links.retain(|l| l.index != VETH);
+    let (topology, forward) = way(&facts, Family::V4);
+    assert_eq!(forward, &VXLAN_WAY[..10]);
+    assert!(topology.gaps[0].starts_with("B.b: no interface"), "{:?}", topology.gaps);
+}
+
+#[test]
+fn ends_of_different_families_cannot_talk() {
+    let mut facts = two_nodes(&Shape::default());
+    assert_eq!(Family::common(&facts.src, &facts.dst), Ok(Family::V4));
+    facts.src.ips.remove(0);
+    assert_eq!(Family::common(&facts.src, &facts.dst), Ok(Family::V6));
+    facts.dst.ips.truncate(1);
+    let error = Family::common(&facts.src, &facts.dst).unwrap_err();
+    assert!(error.is_usage());
+    assert!(error.to_string().contains("A.a (it has fd00:10::2) and B.b (it has 10.10.1.2)"));
+}
