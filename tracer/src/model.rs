@@ -751,6 +751,10 @@ pub struct Trace {
     pub icmp_errors: Vec<IcmpReport>,
     /// Drop events that match the flow but no journey.
     pub stray_drops: Vec<JourneyDrop>,
+    /// Journeys that send bytes again, kept and omitted ones.
+    pub retransmitted: u64,
+    /// Journeys that are second copies, kept and omitted ones.
+    pub duplicated: u64,
 }
 
 /// Counts at one point for one direction.

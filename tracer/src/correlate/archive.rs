@@ -1,0 +1,77 @@
+//! Finished journeys: a bounded number whole, the rest as counts.
+
+use super::drops::Resets;
+use super::live::Live;
+use super::outcome::{Window, conclude, judge};
+use super::plan::Plan;
+use super::stats::Stats;
+use crate::model::{Journey, Outcome};
+
+/// What judging a journey needs.
+pub(super) struct Bench<'a> {
+    pub plan: &'a Plan,
+    pub window: &'a Window,
+    pub resets: &'a Resets,
+}
+
+/// Finished journeys. The first ones show how it went while all was well, those that did not arrive
+/// what went wrong: both are kept in preference to the rest.
+#[derive(Debug)]
+pub(super) struct Archive {
+    keep: usize,
+    arrived: Vec<Box<Live>>,
+    failed: Vec<Box<Live>>,
+    pub omitted: u64,
+    pub stats: Stats,
+}
+
+impl Archive {
+    pub fn new(keep: usize) -> Self {
+        Self { keep, arrived: Vec::new(), failed: Vec::new(), omitted: 0, stats: Stats::default() }
+    }
+
+    /// Takes a finished journey; where there is no room, counts one.
+    pub fn add(&mut self, mut live: Box<Live>, bench: &Bench<'_>) {
+        if !bench.window.admits(live.start_ns()) {
+            return;
+        }
+        live.hops.shrink_to_fit();
+        let (outcome, _) = judge(&live, bench.plan, bench.window, bench.resets);
+        let failed = !matches!(outcome, Outcome::Delivered | Outcome::Incomplete);
+        let full = self.arrived.len() + self.failed.len() >= self.keep;
+        match (failed, full) {
+            (true, false) => self.failed.push(live),
+            (false, false) => self.arrived.push(live),
+            (true, true) => {
+                if let Some(least) = self.arrived.pop() {
+                    self.count(&least, bench);
+                    self.failed.push(live);
+                } else {
+                    self.count(&live, bench);
+                }
+            }
+            (false, true) => self.count(&live, bench),
+        }
+    }
+
+    fn count(&mut self, live: &Live, bench: &Bench<'_>) {
+        let (outcome, _) = judge(live, bench.plan, bench.window, bench.resets);
+        self.stats.add(live, bench.plan, outcome, bench.window.counts(live));
+        self.omitted += 1;
+    }
+
+    /// Judges and counts all that was kept; returns it in order of its start.
+    pub fn close(&mut self, bench: &Bench<'_>) -> Vec<Journey> {
+        let mut kept = std::mem::take(&mut self.arrived);
+        kept.append(&mut self.failed);
+        kept.retain(|live| bench.window.admits(live.start_ns()));
+        kept.sort_unstable_by_key(|live| live.id);
+        kept.into_iter()
+            .map(|live| {
+                let (outcome, fatal) = judge(&live, bench.plan, bench.window, bench.resets);
+                self.stats.add(&live, bench.plan, outcome, bench.window.counts(&live));
+                conclude(*live, outcome, fatal)
+            })
+            .collect()
+    }
+}
