@@ -37,6 +37,12 @@ const LATE_DROPS: Duration = Duration::from_millis(3500);
 /// packet of it is under way any more.
 const QUIET: Duration = Duration::from_millis(1000);
 
+/// How long packets under way are waited for when the time is up.
+const TIME_IS_UP: Duration = Duration::from_millis(500);
+
+/// The same after Ctrl-C.
+const INTERRUPTED: Duration = Duration::from_millis(250);
+
 /// Records are decoded as they come below this rate; above it they are kept for later, so that
 /// podtrace takes no CPU time from the traffic it watches. Bytes per look.
 const BUSY_BYTES: usize = 512 << 10;
@@ -128,7 +134,7 @@ struct Flow {
 impl Flow {
     fn new(family: Family, topology: Topology, addresses: Vec<IpAddr>) -> Self {
         let topology = Arc::new(topology);
-        let correlator = Correlator::new(Arc::clone(&topology), Limits::default());
+        let correlator = Correlator::new(&topology, Limits::default());
         Self { family, topology, addresses, correlator }
     }
 }
@@ -158,7 +164,7 @@ impl<'a> Session<'a> {
         args: &'a TraceArgs,
         src: &'a Resolved,
         namespaces: &'a HashMap<u32, Netns>,
-        flows: Vec<Flow>,
+        mut flows: Vec<Flow>,
     ) -> Result<Self> {
         let options = Options {
             ring_bytes: args.buffer << 20,
@@ -176,6 +182,9 @@ impl<'a> Session<'a> {
             vanished: capture.vanished().to_vec(),
             ..Observation::default()
         };
+        for flow in &mut flows {
+            flow.correlator.arm(observation.armed_ns);
+        }
         let session = Self {
             args,
             namespaces,
@@ -222,20 +231,21 @@ impl<'a> Session<'a> {
         let probe = self.start_probe(&stop)?;
         let mut progress = Progress::new(self.args);
         let mut stations_checked = Instant::now();
-        let ended_by_itself = loop {
+        let patience = loop {
             self.take(Duration::from_millis(20));
             if stop.load(Relaxed) {
-                break false;
+                break INTERRUPTED;
             }
             if self.args.duration.is_some_and(|d| self.begun.elapsed() >= d) {
-                break true;
+                break TIME_IS_UP;
             }
             if let Some(probe) = &probe {
+                // It has waited for late drops already.
                 if self.probe_done(probe) {
-                    break true;
+                    break TIME_IS_UP;
                 }
-            } else if self.args.count.is_some_and(|n| self.delivered_or_dead() >= n) {
-                break true;
+            } else if self.args.count.is_some_and(|n| self.started() >= n) {
+                break LATE_DROPS;
             }
             if stations_checked.elapsed() >= Duration::from_secs(1) {
                 stations_checked = Instant::now();
@@ -243,9 +253,7 @@ impl<'a> Session<'a> {
             }
             progress.show(&self, probe.as_ref());
         };
-        // Packets that set out from now on would be seen only in part.
-        self.observation.closed_ns = Some(monotonic_ns());
-        self.let_finish(ended_by_itself);
+        self.let_finish(patience);
         progress.clear();
         stop.store(true, Relaxed);
         if let Some(probe) = probe {
@@ -311,17 +319,22 @@ impl<'a> Session<'a> {
         settled && since >= wait
     }
 
-    /// Forward packets whose fate is known.
-    fn delivered_or_dead(&self) -> u64 {
-        self.flows.iter().map(|f| f.correlator.settled(Direction::Forward)).sum()
+    /// Forward packets that have left the source.
+    fn started(&self) -> u64 {
+        self.flows.iter().map(|f| f.correlator.started(Direction::Forward)).sum()
     }
 
-    /// Waits for packets that were under way when the trace was told to end.
-    fn let_finish(&mut self, patient: bool) {
-        let deadline = Instant::now()
-            + if patient { Duration::from_millis(500) } else { Duration::from_millis(100) };
+    /// Waits for packets that were under way when the trace was told to end. What sets out from now
+    /// on would be seen only in part, and does not count.
+    fn let_finish(&mut self, patience: Duration) {
+        let closed_ns = monotonic_ns();
+        self.observation.closed_ns = Some(closed_ns);
+        let deadline = Instant::now() + patience;
         loop {
             self.take(Duration::from_millis(10));
+            for flow in &mut self.flows {
+                flow.correlator.close(closed_ns);
+            }
             let pending: u64 = self.flows.iter().map(|f| f.correlator.pending()).sum();
             if Instant::now() >= deadline || (pending == 0 && self.waiting.is_empty()) {
                 return;
@@ -357,6 +370,10 @@ impl<'a> Session<'a> {
 
     /// Decodes and correlates everything that waits.
     fn work_off(&mut self) {
+        if self.waiting.is_empty() {
+            // Tells the correlators that nothing is on its way.
+            push(&mut self.flows, Vec::new());
+        }
         for batch in std::mem::take(&mut self.waiting) {
             let events = self.decoder.decode(&batch);
             self.capture.release(&batch);
