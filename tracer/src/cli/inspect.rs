@@ -11,7 +11,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use crate::endpoint::{self, EndpointError};
-use crate::expect::{self, Classified, ExpectError, Family};
+use crate::expect::{self, Classified, Family};
 use crate::facts::{self, Space, SpaceKind};
 use crate::inventory::{Inventory, InventoryError, Place};
 use crate::model::{Role, Station};
@@ -209,17 +209,6 @@ fn split<T>(result: Result<T, EndpointError>) -> (Option<T>, Option<String>) {
 
 fn required(inventory: Option<Inventory>) -> Result<Inventory, InventoryError> {
     inventory.ok_or(InventoryError::None)
-}
-
-/// Exit status for an error from finding endpoints or planning a path: 2 when the user has to
-/// change what was typed or written, 1 when podtrace failed.
-pub fn exit_status(error: &anyhow::Error) -> u8 {
-    let usage = error.chain().any(|cause| {
-        cause.downcast_ref::<InventoryError>().is_some_and(InventoryError::is_usage)
-            || cause.downcast_ref::<EndpointError>().is_some_and(EndpointError::is_usage)
-            || cause.downcast_ref::<ExpectError>().is_some_and(ExpectError::is_usage)
-    });
-    if usage { 2 } else { 1 }
 }
 
 /// The stations between two ends.
