@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::export::Format;
 
 /// Follow real packets from pod to pod, across both nodes, and see where and why they die.
 #[derive(Debug, Parser)]
@@ -63,15 +66,6 @@ impl Proto {
     }
 }
 
-/// `--format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormatArg {
-    /// Timeline for people.
-    Text,
-    /// Report, schema podtrace.report/1.
-    Json,
-}
-
 /// `--color`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ColorArg {
@@ -126,8 +120,8 @@ pub struct TraceArgs {
     #[arg(short = '6', long = "ipv6")]
     pub ipv6: bool,
     /// Output format
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub format: FormatArg,
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format_parser())]
+    pub format: Format,
     /// Write the report to a file instead of standard output (- is standard output)
     #[arg(long, short = 'o', value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -155,6 +149,11 @@ pub struct TraceArgs {
     /// Colour in the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorArg,
+}
+
+/// Parses `--format` and lists its values in help.
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::as_str)).try_map(|name| name.parse::<Format>())
 }
 
 /// `10s`, `1m30s`, `200ms`; a bare number is seconds.

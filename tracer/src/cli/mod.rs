@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::endpoint::EndpointError;
+use crate::expect::ExpectError;
 use crate::inventory::InventoryError;
 
 /// podtrace itself failed.
@@ -69,6 +70,9 @@ fn exit_code_of(error: &anyhow::Error) -> u8 {
             return if error.is_usage() { USAGE } else { FAILED };
         }
         if let Some(error) = cause.downcast_ref::<EndpointError>() {
+            return if error.is_usage() { USAGE } else { FAILED };
+        }
+        if let Some(error) = cause.downcast_ref::<ExpectError>() {
             return if error.is_usage() { USAGE } else { FAILED };
         }
     }

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::args::{ColorArg, TraceArgs};
-use crate::export::text::{self, TextOptions};
-use crate::report::Report;
+use crate::export::text::TextOptions;
 
 /// Columns without a terminal.
 const DEFAULT_WIDTH: usize = 80;
@@ -79,8 +78,8 @@ impl Drop for Sink {
     }
 }
 
-/// Renders the text for where it goes.
-pub fn text(report: &Report, args: &TraceArgs, sink: &Sink) -> String {
+/// How text is to look where it goes.
+pub fn options(args: &TraceArgs, sink: &Sink) -> TextOptions {
     let terminal = sink.is_terminal();
     let color = match args.color {
         ColorArg::Always => true,
@@ -90,10 +89,7 @@ pub fn text(report: &Report, args: &TraceArgs, sink: &Sink) -> String {
         }
     };
     let width = if terminal { terminal_width() } else { None }.unwrap_or(DEFAULT_WIDTH);
-    text::render(
-        report,
-        &TextOptions { color, width, verbose: args.verbose > 0, unicode: unicode() },
-    )
+    TextOptions { color, width, verbose: args.verbose > 0, unicode: unicode() }
 }
 
 /// Whether the locale can show more than ASCII. Without any setting (a pipe, cron) it is assumed.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::args::{FormatArg, Proto, TraceArgs};
+use super::args::{Proto, TraceArgs};
 use super::{output, privileges, signals};
 use crate::correlate::{Correlator, Limits};
 use crate::decode::{Batch, Decoder};
@@ -84,10 +84,7 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         flows.push(Flow::new(family, topology, addresses));
     }
     let report = Session::start(args, &src, &namespaces, flows)?.run()?;
-    let text = match args.format {
-        FormatArg::Json => crate::export::json::render(&report),
-        FormatArg::Text => output::text(&report, args, &sink),
-    };
+    let text = args.format.render(&report, &output::options(args, &sink));
     sink.write(&text)?;
     Ok(report.verdict.status.exit_code())
 }
