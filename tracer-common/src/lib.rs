@@ -13,7 +13,7 @@ pub const MAX_PAIRS: usize = 4;
 /// UDP destination ports the kernel side takes for VXLAN (one per differing device on the path).
 pub const MAX_VXLAN_PORTS: usize = 4;
 /// Namespaces in which hop programs can be told apart; see [`HopHeader::slot`].
-pub const MAX_SLOTS: usize = 12;
+pub const MAX_SLOTS: usize = 8;
 /// Interfaces without an Ethernet header (TUN) that the filter can be told about.
 pub const MAX_L3_DEVICES: usize = 4;
 /// Frames of kernel stack kept with a drop.
@@ -39,13 +39,13 @@ pub const HOOK_EGRESS: u8 = 1;
 /// Why the filter let the packet through.
 pub mod matched {
     /// The frame's own addresses are the flow's.
-    pub const PLAIN: u8 = 1;
+    pub const PLAIN: u32 = 1;
     /// The addresses inside a VXLAN packet are the flow's.
-    pub const ENCAPSULATED: u8 = 2;
+    pub const ENCAPSULATED: u32 = 2;
     /// An ICMP error that quotes a packet of the flow.
-    pub const QUOTED: u8 = 3;
+    pub const QUOTED: u32 = 3;
     /// ARP or IPv6 neighbour discovery between addresses on the path.
-    pub const NEIGHBOR: u8 = 4;
+    pub const NEIGHBOR: u32 = 4;
 }
 
 /// Index into the `LOST` per-CPU array: events that found no room in the ring buffer.
@@ -108,8 +108,6 @@ pub struct Config {
     pub proto: u32,
     /// Port (either end) of the flow, network byte order; 0: all.
     pub port: u32,
-    /// Bytes waiting in the ring buffer at which the reader is woken; it also polls on a timer.
-    pub wake_bytes: u32,
     /// UDP destination ports of the VXLAN devices, network byte order.
     pub vxlan_port: [u32; MAX_VXLAN_PORTS],
     /// IPv4 addresses of the two ends, network byte order.
@@ -118,8 +116,6 @@ pub struct Config {
     pub pair6: [[[u32; 4]; 2]; MAX_PAIRS],
     /// `slot << 32 | ifindex` of interfaces without an Ethernet header, as two words.
     pub l3_device: [[u32; 2]; MAX_L3_DEVICES],
-    /// Explicit padding to a multiple of 8 bytes.
-    pub pad: u32,
 }
 
 /// What every event begins with; `caplen` bytes of packet follow (for a drop, after
@@ -182,4 +178,4 @@ pub struct DropTrailer {
 
 const _: () = assert!(size_of::<HopHeader>() == 40);
 const _: () = assert!(size_of::<DropTrailer>() == 24 + 8 * STACK_FRAMES);
-const _: () = assert!(size_of::<Config>() % 4 == 0);
+const _: () = assert!(size_of::<Config>().is_multiple_of(4));

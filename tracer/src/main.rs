@@ -1,3 +1,5 @@
-//! The `podtrace` command.
+//! The `podtrace` command; everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tracer::cli::main()
+}

@@ -1,1 +1,116 @@
 //! Facts: a snapshot of the network state of each namespace on the path.
+//!
+//! Enters: open namespaces. Leaves: [`PathFacts`], plain values that [`crate::expect`] and
+//! [`crate::diagnose`] reason about, now or when a recorded trace is read again. A source that
+//! cannot be read is a [`Gap`], not a failure: half a picture is better than none.
+
+mod attach;
+mod collect;
+mod netlink;
+mod parse;
+mod types;
+
+use std::io;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+pub use attach::{Attachment, attachment};
+pub use collect::{Collected, FactsError, collect, survey};
+pub(crate) use collect::{is_link_local, underlay};
+pub use types::{
+    Address, BridgePort, FdbEntry, Gap, Link, NeighborEntry, NeighborState, NetnsFacts, Route,
+    RouteAnswer, RouteHit, RouteKind, RouteOutcome, RouteQuery, Rule, RuleAction,
+};
+
+use crate::model::End;
+use crate::netns::Netns;
+
+/// What a namespace is on the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpaceKind {
+    /// A pod's.
+    Pod,
+    /// A node's own.
+    Node,
+    /// Stands between nodes: a node without pods, reached over a veth (a lab's switch).
+    Wire,
+}
+
+/// A namespace, whose it is, and what is known about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Node it belongs to.
+    pub node: String,
+    /// Pod whose it is; `None` for a node's own.
+    pub pod: Option<String>,
+    /// What it is on the path.
+    pub kind: SpaceKind,
+    /// Addresses of the pod, as far as known before looking; empty for a node.
+    pub ips: Vec<IpAddr>,
+    /// Its state.
+    pub facts: NetnsFacts,
+}
+
+/// A pod that is known but not traced: it gives its addresses a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownPod {
+    /// Node.
+    pub node: String,
+    /// Pod.
+    pub pod: String,
+    /// Addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Everything known about the way between two ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathFacts {
+    /// `--src`.
+    pub src: End,
+    /// `--dst`.
+    pub dst: End,
+    /// The namespaces concerned, each once.
+    pub spaces: Vec<Space>,
+    /// Other pods, for names.
+    pub pods: Vec<KnownPod>,
+    /// What could not be read, beyond what each namespace tells of itself.
+    #[serde(default)]
+    pub gaps: Vec<String>,
+}
+
+impl PathFacts {
+    /// The namespace with this inode number.
+    pub fn space(&self, inum: u32) -> Option<&Space> {
+        self.spaces.iter().find(|s| s.facts.inum == inum)
+    }
+
+    /// The own namespace of a node.
+    pub fn node(&self, name: &str) -> Option<&Space> {
+        self.spaces.iter().find(|s| s.kind == SpaceKind::Node && s.node == name)
+    }
+
+    /// The namespace of an end's pod; `None` for an end that lives in its node's own namespace.
+    pub fn pod(&self, end: &End) -> Option<&Space> {
+        self.space(end.netns_inum).filter(|s| s.kind == SpaceKind::Pod)
+    }
+}
+
+/// Reads the state of one namespace, with its answers to `queries`.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the kernel gives no netlink socket there. A table that
+/// cannot be read is a gap in the result instead.
+pub fn snapshot(netns: &Netns, queries: &[RouteQuery]) -> io::Result<NetnsFacts> {
+    netlink::snapshot(netns, queries, &[])
+}
+
+/// As [`snapshot`], also learning under which ids the namespace knows the `known` ones: that is
+/// what resolves the other ends of pairs.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn snapshot_among(netns: &Netns, known: &[Netns]) -> io::Result<NetnsFacts> {
+    netlink::snapshot(netns, &[], known)
+}

@@ -1,1 +1,210 @@
 //! Kernel side: load the eBPF programs, attach them, read the ring buffer, count losses.
+//!
+//! Enters: a [`Topology`] (what to attach to) and a [`Filter`] (what to let through). Leaves:
+//! [`Batch`]es of raw records for [`crate::decode`], and the losses. Everything hangs on file
+//! descriptors of this process: when it ends, however it ends, nothing stays attached.
+
+pub mod btf;
+mod clock;
+mod load;
+mod reader;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+
+use aya::Ebpf;
+use aya::maps::{MapData, PerCpuArray};
+use tracer_common::{LOST_DROP, LOST_HOP, MAX_SNAPLEN};
+
+pub use clock::monotonic_ns;
+
+use crate::decode::{Batch, NameSource};
+use crate::model::{Loss, Topology};
+use crate::netns::Netns;
+
+/// The default size of the ring buffer, bytes: half a second at a million events of 64 packet
+/// bytes each.
+pub const DEFAULT_RING_BYTES: u32 = 64 << 20;
+
+/// What the kernel side lets through.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Address pairs of the flow, either direction.
+    pub pairs: Vec<(IpAddr, IpAddr)>,
+    /// IP protocol; `None`: all. ICMP errors about the flow always pass.
+    pub proto: Option<u8>,
+    /// TCP or UDP port at either end; `None`: all.
+    pub port: Option<u16>,
+    /// UDP ports of the VXLAN devices on the path.
+    pub vxlan_ports: Vec<u16>,
+    /// Addresses whose ARP and neighbour discovery is of interest.
+    pub addresses: Vec<IpAddr>,
+    /// Bytes of each packet to keep; `None`: the headers and 16 bytes of payload.
+    pub snaplen: Option<u16>,
+}
+
+/// How to capture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Size of the ring buffer, bytes; rounded up to a power of two.
+    pub ring_bytes: u32,
+    /// Kernel type information; `None`: the running kernel's own.
+    pub btf: Option<PathBuf>,
+    /// Raw records held in memory until they are taken, bytes; beyond it they are dropped and
+    /// counted.
+    pub backlog_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ring_bytes: DEFAULT_RING_BYTES, btf: None, backlog_bytes: 1 << 30 }
+    }
+}
+
+/// Why a capture cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// Built without the BPF toolchain.
+    #[error("this podtrace was built without its eBPF programs; build it with `cargo xtask build`")]
+    NoPrograms,
+    /// The kernel is older than TCX.
+    #[error("kernel {0} cannot attach the hop programs: TCX came with Linux 6.6")]
+    NoTcx(String),
+    /// More namespaces than programs.
+    #[error("the path crosses {0} network namespaces; at most {max} can be observed", max = tracer_common::MAX_SLOTS)]
+    TooManyNamespaces(usize),
+    /// The filter holds a fixed number of entries.
+    #[error("{0} {1} on the path; the kernel filter holds at most {2}")]
+    FilterFull(usize, &'static str, usize),
+    /// A program or map could not be loaded.
+    #[error("cannot load eBPF {what}: {source}")]
+    Load {
+        /// Program or map.
+        what: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A program could not be attached.
+    #[error("cannot observe {interface}: {source}")]
+    Attach {
+        /// Interface.
+        interface: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A namespace could not be entered, or a thread not started.
+    #[error("cannot enter network namespace {netns}: {source}")]
+    Netns {
+        /// Namespace.
+        netns: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A running capture. Dropping it detaches everything.
+pub struct Capture {
+    /// Owns the programs and, through them, the links.
+    bpf: Ebpf,
+    lost: PerCpuArray<MapData, u64>,
+    reader: reader::Reader,
+    slots: Vec<u32>,
+    disabled: Vec<String>,
+    vanished: Vec<String>,
+    names: Option<NameSource>,
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture").field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+impl Capture {
+    /// Loads, attaches to every station, and starts reading. `namespaces` holds, by inode, every
+    /// namespace that a station is in.
+    ///
+    /// # Errors
+    /// When the programs cannot be loaded or attached. A probe that is not required (the drop
+    /// tracepoint) is left out with a reason instead; see [`Capture::disabled`].
+    pub fn start(
+        topology: &Topology,
+        namespaces: &HashMap<u32, Netns>,
+        filter: &Filter,
+        options: &Options,
+    ) -> Result<Self, CaptureError> {
+        let load::Loaded { mut bpf, lost, events, slots, mut disabled, names } =
+            load::load(topology, filter, options)?;
+        let vanished = load::attach_all(&mut bpf, topology, namespaces, &slots)?;
+        if vanished.iter().any(|v| !v.is_empty()) {
+            disabled.push(format!("gone before they could be observed: {}", vanished.join(", ")));
+        }
+        let reader = reader::Reader::start(events, options.backlog_bytes)
+            .map_err(|source| CaptureError::Netns { netns: "(reader)".into(), source })?;
+        Ok(Self { bpf, lost, reader, slots, disabled, vanished, names: Some(names) })
+    }
+
+    /// Raw records as they come, in batches.
+    pub fn batches(&self) -> &Receiver<Batch> {
+        self.reader.batches()
+    }
+
+    /// Tells the reader that a batch has been dealt with, so that its memory counts no more.
+    pub fn release(&self, batch: &Batch) {
+        self.reader.release(batch);
+    }
+
+    /// Inode of the namespace behind each slot, for the decoder.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
+    /// Names for the decoder; the first call gets them.
+    pub fn take_names(&mut self) -> Option<NameSource> {
+        self.names.take()
+    }
+
+    /// Probes that could not run, each with the reason.
+    pub fn disabled(&self) -> &[String] {
+        &self.disabled
+    }
+
+    /// Stations that were gone when the programs were to be attached.
+    pub fn vanished(&self) -> &[String] {
+        &self.vanished
+    }
+
+    /// Events lost so far.
+    pub fn loss(&self) -> Loss {
+        let sum = |index| self.lost.get(&index, 0).map_or(0, |cpus| cpus.iter().sum());
+        Loss {
+            ring_hop: sum(LOST_HOP),
+            ring_drop: sum(LOST_DROP),
+            backlog: self.reader.discarded(),
+            undecodable: 0,
+        }
+    }
+
+    /// Detaches everything, then returns what was still unread, and the losses.
+    pub fn stop(self) -> (Vec<Batch>, Loss) {
+        // Programs (and with them all links) go first, so that the last read really is the last.
+        let Self { bpf, lost, reader, .. } = self;
+        drop(bpf);
+        let (rest, discarded) = reader.finish();
+        let sum = |index| lost.get(&index, 0).map_or(0, |cpus| cpus.iter().sum());
+        let loss = Loss {
+            ring_hop: sum(LOST_HOP),
+            ring_drop: sum(LOST_DROP),
+            backlog: discarded,
+            undecodable: 0,
+        };
+        (rest, loss)
+    }
+}
+
+/// The largest `--snaplen`, bytes.
+pub const fn max_snaplen() -> usize {
+    MAX_SNAPLEN
+}

@@ -1,0 +1,200 @@
+//! Arguments of the command line: validation only.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::export::Format;
+
+/// Follow real packets from pod to pod, across both nodes, and see where and why they die.
+#[derive(Debug, Parser)]
+#[command(
+    name = "podtrace",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "\
+Endpoints: NODE.POD (A.a), NAMESPACE/POD, POD when unique, or an IP address.
+Exit status: 0 delivered, 1 podtrace failed, 2 usage, 3 not delivered or degraded,
+4 no matching traffic or inconclusive."
+)]
+pub struct Cli {
+    /// Subcommand; without one, a trace.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Arguments of the trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// What else podtrace can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A two-node flannel cluster in network namespaces of this machine
+    Lab(super::lab::LabArgs),
+    /// Interfaces on the path with their roles
+    Interfaces(super::inspect::InterfacesArgs),
+    /// Pods that can be named
+    Pods(super::inspect::PodsArgs),
+    /// Nodes that can be named
+    Nodes(super::inspect::NodesArgs),
+}
+
+/// `--proto`, `--probe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Proto {
+    /// ICMP echo (ICMPv6 over IPv6).
+    Icmp,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Proto {
+    /// IP protocol number. For ICMP that of IPv4; the kernel filter takes it to mean ICMPv6 too.
+    pub fn number(self) -> u8 {
+        match self {
+            Proto::Icmp => 1,
+            Proto::Tcp => 6,
+            Proto::Udp => 17,
+        }
+    }
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Arguments of a trace.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Where packets come from
+    #[arg(long, value_name = "ENDPOINT", required = true)]
+    pub src: Option<String>,
+    /// Where they should go
+    #[arg(long, value_name = "ENDPOINT", required = true)]
+    pub dst: Option<String>,
+    /// Only this protocol (ICMP errors about the flow are always shown)
+    #[arg(long, value_name = "PROTO")]
+    pub proto: Option<Proto>,
+    /// Only this TCP or UDP port (either end); the destination port of --probe=tcp|udp
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Send test traffic from inside the source pod [PROTO: icmp, tcp, udp; default icmp]
+    #[arg(long, value_name = "PROTO", num_args = 0..=1, require_equals = true,
+          default_missing_value = "icmp", hide_possible_values = true)]
+    pub probe: Option<Proto>,
+    /// Packets to send, or to see from the source before ending [default with --probe: 5]
+    #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// How long to trace, such as 10s or 2m [default: until done or Ctrl-C]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Time between packets of the probe
+    #[arg(long, short = 'i', value_name = "TIME", default_value = "200ms",
+          value_parser = parse_duration)]
+    pub interval: Duration,
+    /// Payload bytes of the probe's packets, as ping -s
+    #[arg(long, short = 's', value_name = "BYTES", default_value_t = 56,
+          value_parser = clap::value_parser!(u16).range(..=65000))]
+    pub size: u16,
+    /// Request and reply (the default)
+    #[arg(long)]
+    pub both: bool,
+    /// IPv4 only
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', long = "ipv6")]
+    pub ipv6: bool,
+    /// Output format
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format_parser())]
+    pub format: Format,
+    /// Write the report to a file instead of standard output (- is standard output)
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Bytes of each packet to keep [default: the headers and 16 bytes of payload]
+    #[arg(long, value_name = "BYTES",
+          value_parser = clap::value_parser!(u16).range(64..=2048))]
+    pub snaplen: Option<u16>,
+    /// Inventory of nodes and pods [default: $PODTRACE_INVENTORY, /run/podtrace/inventory.toml,
+    /// /etc/podtrace/inventory.toml]
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+    /// Kernel type information [default: /sys/kernel/btf/vmlinux]
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
+    /// Size of the event buffer in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub buffer: u32,
+    /// More detail: kernel stacks, every note
+    #[arg(long, short = 'v', action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress line and no warnings
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Colour in the text
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorArg,
+}
+
+/// Parses `--format` and lists its values in help.
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::as_str)).try_map(|name| name.parse::<Format>())
+}
+
+/// `10s`, `1m30s`, `200ms`; a bare number is seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a time such as 500ms, 10s or 2m");
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|_| bad());
+    }
+    let signed: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
+    Duration::try_from(signed).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_duration("200ms").unwrap(), Duration::from_millis(200));
+        assert_eq!(parse_duration("1m30s").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("2").unwrap(), Duration::from_secs(2));
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn a_probe_without_value_is_icmp() {
+        let cli =
+            Cli::try_parse_from(["podtrace", "--src", "A.a", "--dst", "B.b", "--probe"]).unwrap();
+        assert_eq!(cli.trace.probe, Some(Proto::Icmp));
+    }
+
+    #[test]
+    fn a_trace_needs_both_ends() {
+        assert!(Cli::try_parse_from(["podtrace", "--src", "A.a"]).is_err());
+        assert!(Cli::try_parse_from(["podtrace"]).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! Where the report goes.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::args::{ColorArg, TraceArgs};
+use crate::export::text::TextOptions;
+
+/// Columns without a terminal.
+const DEFAULT_WIDTH: usize = 80;
+
+/// Standard output, or a file that appears whole or not at all.
+#[derive(Debug)]
+pub enum Sink {
+    /// Standard output.
+    Stdout,
+    /// A file, written beside its place first.
+    File {
+        /// Where it is to be.
+        path: PathBuf,
+        /// The temporary file, open.
+        file: File,
+        /// Its path.
+        temporary: PathBuf,
+    },
+}
+
+impl Sink {
+    /// Opens the sink for `--output`; `-` is standard output.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path.filter(|p| *p != Path::new("-")) else { return Ok(Sink::Stdout) };
+        let mut name = path.file_name().with_context(|| format!("{}: not a file name", path.display()))?.to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let file = File::create(&temporary)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Sink::File { path: path.to_owned(), file, temporary })
+    }
+
+    /// Whether a person looks at it now.
+    fn is_terminal(&self) -> bool {
+        matches!(self, Sink::Stdout) && std::io::stdout().is_terminal()
+    }
+
+    /// Writes everything. A closed pipe is the reader's choice and no error.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(mut self, text: &str) -> Result<()> {
+        match &mut self {
+            Sink::Stdout => {
+                let mut out = std::io::stdout().lock();
+                match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                    Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                    other => other.context("cannot write to standard output"),
+                }
+            }
+            Sink::File { path, file, temporary } => file
+                .write_all(text.as_bytes())
+                .and_then(|()| std::fs::rename(temporary, &path))
+                .with_context(|| format!("cannot write {}", path.display())),
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Sink::File { temporary, .. } = self {
+            // Gone already when it was renamed.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+/// How text is to look where it goes.
+pub fn options(args: &TraceArgs, sink: &Sink) -> TextOptions {
+    let terminal = sink.is_terminal();
+    let color = match args.color {
+        ColorArg::Always => true,
+        ColorArg::Never => false,
+        ColorArg::Auto => {
+            terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        }
+    };
+    let width = if terminal { terminal_width() } else { None }.unwrap_or(DEFAULT_WIDTH);
+    TextOptions { color, width, verbose: args.verbose > 0, unicode: unicode() }
+}
+
+/// Whether the locale can show more than ASCII. Without any setting (a pipe, cron) it is assumed.
+fn unicode() -> bool {
+    ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty())
+        .is_none_or(|value| {
+            let value = value.to_lowercase();
+            value.contains("utf-8") || value.contains("utf8")
+        })
+}
+
+nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, libc::winsize);
+
+fn terminal_width() -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes a struct winsize to the pointer, which is one.
+    unsafe { window_size(libc::STDOUT_FILENO, &mut size) }.ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}

@@ -1,0 +1,75 @@
+//! The report for people: a verdict first, then what happened on the way.
+//!
+//! Never wider than asked, no escape sequence unless colour is asked for, and no control character
+//! from outside gets through.
+
+mod canvas;
+mod journey;
+mod layers;
+mod remarks;
+mod summary;
+mod units;
+mod verdict;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use crate::model::Direction;
+use crate::report::{DirectionReport, Report};
+use canvas::Canvas;
+
+/// Narrowest layout; less is treated as this many columns.
+pub const MIN_WIDTH: usize = 60;
+
+/// How to draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextOptions {
+    /// Use ANSI colours.
+    pub color: bool,
+    /// Columns to use at most; at least [`MIN_WIDTH`].
+    pub width: usize,
+    /// Show everything: stacks, both directions' headers, every step of long ways.
+    pub verbose: bool,
+    /// Draw with characters beyond ASCII.
+    pub unicode: bool,
+}
+
+impl Default for TextOptions {
+    /// What a pipe gets: 80 columns, no colour.
+    fn default() -> Self {
+        Self { color: false, width: 80, verbose: false, unicode: true }
+    }
+}
+
+/// The report as text, ending with a line feed.
+pub fn render(report: &Report, options: &TextOptions) -> String {
+    let mut canvas = Canvas::new(options);
+    verdict::draw(&mut canvas, report);
+    for direction in &report.directions {
+        let shown = journey::choose(report, direction);
+        journey::draw(&mut canvas, report, direction, shown);
+        if let Some(shown) = shown
+            && (canvas.verbose() || direction.direction == told(report))
+        {
+            layers::draw(&mut canvas, shown);
+        }
+    }
+    report.directions.iter().for_each(|d| summary::draw(&mut canvas, report, d));
+    remarks::draw(&mut canvas, report);
+    verdict::repeat(&mut canvas, report);
+    canvas.finish()
+}
+
+/// The direction whose headers are drawn: that which failed, else forward.
+fn told(report: &Report) -> Direction {
+    let seen = |d: &&DirectionReport| d.packets > 0;
+    match report.verdict.direction {
+        Some(direction)
+            if report.directions.iter().filter(seen).any(|d| d.direction == direction) =>
+        {
+            direction
+        }
+        _ => Direction::Forward,
+    }
+}

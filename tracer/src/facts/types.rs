@@ -1,0 +1,445 @@
+//! The state of one namespace as values, and the look-ups that the kernel itself would do on them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Mac, VxlanInfo};
+
+/// ARPHRD_ETHER (include/uapi/linux/if_arp.h).
+pub(super) const ARPHRD_ETHER: u16 = 1;
+
+/// State of one network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsFacts {
+    /// Namespace, as a person would name it.
+    pub name: String,
+    /// Inode: its identity in the kernel.
+    pub inum: u32,
+    /// Interfaces.
+    pub links: Vec<Link>,
+    /// Addresses of interfaces.
+    pub addresses: Vec<Address>,
+    /// ARP and neighbour-discovery entries.
+    pub neighbors: Vec<NeighborEntry>,
+    /// Forwarding database of bridges and VXLAN devices.
+    pub fdb: Vec<FdbEntry>,
+    /// Routes of all tables.
+    pub routes: Vec<Route>,
+    /// Policy rules.
+    pub rules: Vec<Rule>,
+    /// What the kernel answered to route queries.
+    pub answers: Vec<RouteAnswer>,
+    /// Ids under which this namespace knows others: id → inode.
+    pub nsids: BTreeMap<i32, u32>,
+    /// What could not be read.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
+}
+
+/// A source that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// What: `IPv6 routes`.
+    pub source: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.reason)
+    }
+}
+
+/// A network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Interface index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// What made it (`IFLA_INFO_KIND`: `veth`, `bridge`, `vxlan`, …); `None` for hardware.
+    pub kind: Option<String>,
+    /// Link layer type (`ARPHRD_*`, include/uapi/linux/if_arp.h).
+    pub arphrd: u16,
+    /// Hardware address; `None` without link layer.
+    pub mac: Option<Mac>,
+    /// Bytes of network-layer packet that fit.
+    pub mtu: u32,
+    /// The loopback device.
+    pub loopback: bool,
+    /// Administratively up.
+    pub up: bool,
+    /// Has a carrier.
+    pub lower_up: bool,
+    /// Operational state as in RFC 2863, lower case: `up`, `down`, `lowerlayerdown`, `unknown`, …
+    pub oper_state: String,
+    /// Bridge, bond or VRF that it is a port of: interface index.
+    pub master: Option<u32>,
+    /// The interface it sits on or is paired with (`IFLA_LINK`): interface index.
+    pub linked: Option<u32>,
+    /// Namespace of `linked` where it is another one (`IFLA_LINK_NETNSID`), see
+    /// [`NetnsFacts::nsids`].
+    pub linked_nsid: Option<i32>,
+    /// `Some` for a VXLAN device.
+    pub vxlan: Option<VxlanInfo>,
+    /// `Some` for a port of a bridge.
+    pub bridge_port: Option<BridgePort>,
+}
+
+impl Link {
+    /// Frames carry an Ethernet header here.
+    pub fn ethernet(&self) -> bool {
+        self.arphrd == ARPHRD_ETHER
+    }
+
+    /// Whether the kernel calls it so (`IFLA_INFO_KIND`).
+    pub fn is(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+
+    /// One of two ends: what enters the other end comes out here.
+    pub fn is_pair(&self) -> bool {
+        self.is("veth") || self.is("netkit")
+    }
+
+    /// A layer-3 tunnel into a program.
+    pub fn is_tun(&self) -> bool {
+        self.is("tun") && !self.ethernet()
+    }
+}
+
+/// Flags of a bridge port (`IFLA_BRPORT_*`); `None`: not told by this kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgePort {
+    /// Spanning-tree state: `disabled`, `listening`, `learning`, `forwarding`, `blocking`.
+    pub state: Option<String>,
+    /// Sends frames back to where they came from.
+    pub hairpin: Option<bool>,
+    /// Exchanges nothing with other isolated ports.
+    pub isolated: Option<bool>,
+    /// Learns source addresses.
+    pub learning: Option<bool>,
+    /// Gets frames for unknown destinations.
+    pub flood: Option<bool>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Address with prefix length.
+    pub net: IpNet,
+    /// Not usable yet, or not unique (IPv6 duplicate address detection).
+    pub tentative: bool,
+}
+
+/// State of a neighbour entry (`NUD_*`, include/uapi/linux/neighbour.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NeighborState {
+    /// Asked, not answered yet.
+    Incomplete,
+    /// Confirmed lately.
+    Reachable,
+    /// Known, to be confirmed at the next use.
+    Stale,
+    /// Used, to be confirmed soon.
+    Delay,
+    /// Being confirmed.
+    Probe,
+    /// Asked in vain.
+    Failed,
+    /// Needs no resolution.
+    Noarp,
+    /// Set by hand (or by flanneld).
+    Permanent,
+    /// No state.
+    None,
+    /// Several bits, or one unknown here.
+    Other(u16),
+}
+
+/// An ARP or neighbour-discovery entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborEntry {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Whose.
+    pub ip: IpAddr,
+    /// Where; `None` while unresolved.
+    pub mac: Option<Mac>,
+    /// How sure.
+    pub state: NeighborState,
+}
+
+/// Where a bridge or a VXLAN device sends a hardware address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// Bridge port or VXLAN device: interface index.
+    pub ifindex: u32,
+    /// Destination hardware address.
+    pub mac: Mac,
+    /// Bridge, for an entry of a bridge: interface index.
+    pub master: Option<u32>,
+    /// Remote tunnel endpoint, for an entry of a VXLAN device.
+    pub dst: Option<IpAddr>,
+    /// Interface index that the tunnel packet must leave through, where set (`via`).
+    pub via: Option<u32>,
+    /// VXLAN network identifier to use instead of the device's, where set.
+    pub vni: Option<u32>,
+    /// UDP port to use instead of the device's, where set.
+    pub port: Option<u16>,
+    /// Belongs to the device itself rather than to the bridge above it.
+    pub own: bool,
+    /// Permanent: not learned, does not age.
+    pub permanent: bool,
+}
+
+/// What a route does (`RTN_*`, include/uapi/linux/rtnetlink.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteKind {
+    /// Forwards.
+    #[default]
+    Unicast,
+    /// Is for this host.
+    Local,
+    /// Is a broadcast address.
+    Broadcast,
+    /// Is an anycast address.
+    Anycast,
+    /// Is a multicast address.
+    Multicast,
+    /// Drops silently.
+    Blackhole,
+    /// Drops, and says "unreachable".
+    Unreachable,
+    /// Drops, and says "prohibited".
+    Prohibit,
+    /// Ends the search in this table.
+    Throw,
+    /// Anything else, by number.
+    Other(u8),
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Table; 254 is "main", 255 "local".
+    pub table: u32,
+    /// What it does.
+    pub kind: RouteKind,
+    /// Destination.
+    pub dst: IpNet,
+    /// Out of which interface: index. Several hops: that of the first.
+    pub oif: Option<u32>,
+    /// Next hop; `None`: the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Source address for packets of this host.
+    pub prefsrc: Option<IpAddr>,
+    /// Metric.
+    pub priority: Option<u32>,
+    /// Who set it (`RTPROT_*`).
+    pub protocol: u8,
+    /// The next hop need not be on the link (`onlink`).
+    pub onlink: bool,
+    /// Dead or without carrier.
+    pub dead: bool,
+    /// Further next hops of a multipath route: interface index and gateway.
+    pub more_hops: Vec<(u32, Option<IpAddr>)>,
+}
+
+/// What a rule does (`FR_ACT_*`, include/uapi/linux/fib_rules.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleAction {
+    /// Look in the table.
+    ToTable,
+    /// Go on at the rule of this priority.
+    Goto(u32),
+    /// Nothing.
+    Nop,
+    /// Drop silently.
+    Blackhole,
+    /// Drop, and say "unreachable".
+    Unreachable,
+    /// Drop, and say "prohibited".
+    Prohibit,
+    /// Anything else, by number.
+    Other(u8),
+}
+
+/// A policy rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// IPv6 rather than IPv4.
+    pub v6: bool,
+    /// Lower comes first.
+    pub priority: u32,
+    /// Selects what does *not* match (`not`).
+    pub invert: bool,
+    /// Source prefix.
+    pub src: Option<IpNet>,
+    /// Destination prefix.
+    pub dst: Option<IpNet>,
+    /// Incoming interface name.
+    pub iif: Option<String>,
+    /// Outgoing interface name.
+    pub oif: Option<String>,
+    /// Firewall mark and mask.
+    pub fwmark: Option<(u32, u32)>,
+    /// Table; 254 is "main".
+    pub table: u32,
+    /// What it does.
+    pub action: RuleAction,
+}
+
+/// A question to the kernel's routing: where would this packet go?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RouteQuery {
+    /// Destination.
+    pub dst: IpAddr,
+    /// Source; the kernel needs one where `iif` is set.
+    pub src: Option<IpAddr>,
+    /// As if it had come in here (interface index), to be forwarded; `None`: sent by the host.
+    pub iif: Option<u32>,
+    /// To be sent out of this interface (index).
+    pub oif: Option<u32>,
+}
+
+impl RouteQuery {
+    /// For a packet that the host sends itself.
+    pub fn to(dst: IpAddr) -> Self {
+        Self { dst, src: None, iif: None, oif: None }
+    }
+}
+
+/// A question with its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteAnswer {
+    /// The question.
+    pub query: RouteQuery,
+    /// The answer.
+    pub outcome: RouteOutcome,
+}
+
+impl RouteAnswer {
+    /// Where the packet goes, if anywhere.
+    pub fn hit(&self) -> Option<&RouteHit> {
+        match &self.outcome {
+            RouteOutcome::Found(hit) => Some(hit),
+            RouteOutcome::Failed { .. } => None,
+        }
+    }
+}
+
+/// Answer to a [`RouteQuery`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteOutcome {
+    /// A route applies.
+    Found(RouteHit),
+    /// None does, or the packet would be refused.
+    Failed {
+        /// Error number; 0 when the kernel gave none.
+        errno: i32,
+        /// In words.
+        message: String,
+    },
+}
+
+/// The way a packet would take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteHit {
+    /// What happens to it.
+    pub kind: RouteKind,
+    /// Out of which interface: index.
+    pub oif: Option<u32>,
+    /// Next hop; `None`: the destination itself.
+    pub gateway: Option<IpAddr>,
+    /// Source address that the host would use.
+    pub prefsrc: Option<IpAddr>,
+    /// Table that decided.
+    pub table: u32,
+}
+
+impl NetnsFacts {
+    /// The interface with this index.
+    pub fn link(&self, index: u32) -> Option<&Link> {
+        self.links.iter().find(|l| l.index == index)
+    }
+
+    /// Addresses of an interface.
+    pub fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = IpNet> + '_ {
+        self.addresses.iter().filter(move |a| a.ifindex == ifindex).map(|a| a.net)
+    }
+
+    /// The interface that has this address.
+    pub fn holder(&self, ip: IpAddr) -> Option<&Link> {
+        let address = self.addresses.iter().find(|a| a.net.addr() == ip)?;
+        self.link(address.ifindex)
+    }
+
+    /// The other end of a pair: namespace inode and interface index.
+    pub fn peer(&self, link: &Link) -> Option<(u32, u32)> {
+        let index = link.linked.filter(|_| link.is_pair())?;
+        let inum = match link.linked_nsid {
+            Some(id) => *self.nsids.get(&id)?,
+            None => self.inum,
+        };
+        Some((inum, index))
+    }
+
+    /// The hardware address that packets to a neighbour are sent to.
+    pub fn neighbor(&self, ifindex: u32, ip: IpAddr) -> Option<&NeighborEntry> {
+        self.neighbors.iter().find(|n| n.ifindex == ifindex && n.ip == ip)
+    }
+
+    /// Where a VXLAN device sends a hardware address: its entry, else the default one (all zero).
+    pub fn tunnel_entry(&self, ifindex: u32, mac: Mac) -> Option<&FdbEntry> {
+        let find = |mac: Mac| {
+            self.fdb.iter().find(|e| e.ifindex == ifindex && e.mac == mac && e.dst.is_some())
+        };
+        find(mac).or_else(|| find(Mac::default()))
+    }
+
+    /// The question that a VXLAN device asks when it sends a packet to `next_hop`: the chain
+    /// next hop → neighbour → hardware address → forwarding entry → tunnel endpoint.
+    pub fn tunnel_query(&self, device: &Link, next_hop: IpAddr) -> Option<RouteQuery> {
+        let vxlan = device.vxlan.as_ref()?;
+        let mac = self.neighbor(device.index, next_hop)?.mac?;
+        let entry = self.tunnel_entry(device.index, mac)?;
+        let dst = entry.dst?;
+        let src = vxlan.local.filter(|l| l.is_ipv4() == dst.is_ipv4());
+        Some(RouteQuery { dst, src, iif: None, oif: entry.via })
+    }
+
+    /// The answer to exactly this question.
+    pub fn answer(&self, query: &RouteQuery) -> Option<&RouteAnswer> {
+        self.answers.iter().find(|a| a.query == *query)
+    }
+
+    /// Answers for a destination: as if forwarded first, then as if sent by the host.
+    pub fn answers_to(&self, dst: IpAddr) -> impl Iterator<Item = &RouteAnswer> {
+        let of = move |forwarded: bool| {
+            self.answers
+                .iter()
+                .filter(move |a| a.query.dst == dst && a.query.iif.is_some() == forwarded)
+        };
+        of(true).chain(of(false))
+    }
+
+    /// Where a packet to `dst` would leave; `None` when no route forwards it.
+    pub fn way_to(&self, dst: IpAddr) -> Option<(&Link, &RouteHit)> {
+        self.answers_to(dst).find_map(|a| {
+            let hit = a.hit().filter(|h| h.kind == RouteKind::Unicast)?;
+            Some((self.link(hit.oif?)?, hit))
+        })
+    }
+}

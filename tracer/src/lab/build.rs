@@ -1,0 +1,267 @@
+//! Programs the kernel: what flanneld, the bridge CNI plugin and kube-proxy would do on each node,
+//! in the order in which they would do it.
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use ipnet::IpNet;
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::InfoKind;
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
+
+use super::config::{Backend, Firewall, LabConfig};
+use super::error::Result;
+use super::firewall::{self, Restore};
+use super::plan::{NodePlan, POD_INTERFACE, Plan, PodPlan, SWITCH_BRIDGE};
+use super::space::{Space, random_mac, random_veth_name};
+use super::{namespace, sysctl};
+use crate::model::Mac;
+
+/// A node's VXLAN device for one IP version.
+struct Vtep {
+    index: u32,
+    mac: Mac,
+}
+
+/// A node being built.
+struct Node<'p> {
+    plan: &'p NodePlan,
+    space: Space,
+    /// ifindex of the physical interface.
+    physical: u32,
+    /// Per IP version; empty without VXLAN.
+    vteps: Vec<Vtep>,
+}
+
+/// Builds everything in `plan`; whoever calls removes what is there after a failure. The calling
+/// thread changes its namespace meanwhile.
+pub(super) async fn build(config: &LabConfig, plan: &Plan) -> Result<()> {
+    let wire = new_switch(plan).await?;
+    let mut nodes = Vec::new();
+    for node in &plan.nodes {
+        nodes.push(new_node(config, node, &wire).await?);
+    }
+    for (node, other) in nodes.iter().zip(nodes.iter().rev()) {
+        join(config, node, other).await?;
+    }
+    // Before the pods, as on a node that boots; and loading runs while pods are made.
+    let rules = load_rules(config, plan, &nodes)?;
+    for node in &nodes {
+        let bridge = new_bridge(config, node).await?;
+        for pod in &node.plan.pods {
+            new_pod(config, plan, node, bridge, pod).await?;
+        }
+    }
+    rules.into_iter().try_for_each(Restore::finish)
+}
+
+/// Makes a namespace in which only `lo` exists, up.
+async fn new_space(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Space> {
+    let (netns, ()) = namespace::create(name, prepare)?;
+    let space = Space::open(netns)?;
+    let up = LinkUnspec::new_with_name("lo").up().build();
+    space.change_link("bring lo up", up).await?;
+    Ok(space)
+}
+
+/// The wire: a bridge that only switches. No IPv6 of its own, and nothing of it passes netfilter.
+async fn new_switch(plan: &Plan) -> Result<Space> {
+    let space = new_space(&plan.wire_netns, || {
+        sysctl::prepare_ipv6(false)?;
+        sysctl::bridge_netfilter(false)
+    })
+    .await?;
+    space.add_link(SWITCH_BRIDGE, LinkBridge::new(SWITCH_BRIDGE).up().build()).await?;
+    Ok(space)
+}
+
+/// A node with its physical interface plugged into the switch, and flannel's devices.
+async fn new_node<'p>(config: &LabConfig, plan: &'p NodePlan, wire: &Space) -> Result<Node<'p>> {
+    let space = new_space(&plan.netns, || {
+        sysctl::prepare_ipv6(config.ipv6)?;
+        sysctl::prepare_node(config.ipv6)
+    })
+    .await?;
+    let cable = Veth {
+        name: &config.physical_name,
+        peer: &plan.port,
+        mtu: config.wire_mtu,
+        peer_space: wire,
+    };
+    let physical = space.add_link(&config.physical_name, cable.message()).await?;
+    let port = wire.index(&plan.port).await?;
+    let switch = wire.index(SWITCH_BRIDGE).await?;
+    let plug = LinkUnspec::new_with_index(port).controller(switch).up().build();
+    wire.change_link(&format!("plug {} into {SWITCH_BRIDGE}", plan.port), plug).await?;
+    for address in &plan.wire {
+        space.add_address(physical, *address).await?;
+    }
+    let mut vteps = Vec::new();
+    if config.backend == Backend::Vxlan {
+        for (subnet, local) in plan.subnets.iter().zip(&plan.wire) {
+            vteps.push(new_vtep(config, &space, physical, *subnet, local.addr()).await?);
+        }
+    }
+    Ok(Node { plan, space, physical, vteps })
+}
+
+/// flannel's `newVXLANDevice` and `Configure` (pkg/backend/vxlan/device.go): the subnet's first
+/// address as a host address, so that no broadcast route appears.
+async fn new_vtep(
+    config: &LabConfig,
+    space: &Space,
+    lower: u32,
+    subnet: IpNet,
+    local: IpAddr,
+) -> Result<Vtep> {
+    let mac = random_mac()?;
+    let (name, mtu) = match subnet {
+        IpNet::V4(_) => (config.vxlan_name.clone(), config.pod_mtu()),
+        IpNet::V6(_) => (config.vxlan_name_v6(), config.vxlan_mtu_v6()),
+    };
+    let link = LinkVxlan::new(&name, config.vni)
+        .dev(lower)
+        .port(config.vxlan_port)
+        .learning(false)
+        .address(mac.0.to_vec())
+        .mtu(mtu);
+    let link = match local {
+        IpAddr::V4(local) => link.local(local),
+        IpAddr::V6(local) => link.local6(local),
+    };
+    let index = space.add_link(&name, link.build()).await?;
+    space.inside(|| {
+        if sysctl::has_ipv6() {
+            sysctl::set(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+        }
+        Ok(())
+    })?;
+    space.add_address(index, IpNet::from(subnet.network())).await?;
+    let up = LinkUnspec::new_with_index(index).up().build();
+    space.change_link(&format!("bring {name} up"), up).await?;
+    Ok(Vtep { index, mac })
+}
+
+/// What flanneld does when it learns of another node: neighbour, forwarding entry, and the route
+/// last, because the kernel would resolve its gateway if it could (`handleSubnetEvents`); or only a
+/// route with host-gw.
+async fn join(config: &LabConfig, node: &Node<'_>, other: &Node<'_>) -> Result<()> {
+    for (i, (subnet, public)) in other.plan.subnets.iter().zip(&other.plan.wire).enumerate() {
+        match config.backend {
+            Backend::HostGw => {
+                node.space.add_route(*subnet, public.addr(), node.physical, false).await?;
+            }
+            Backend::Vxlan => {
+                let (Some(here), Some(there)) = (node.vteps.get(i), other.vteps.get(i)) else {
+                    continue;
+                };
+                let gateway = subnet.network();
+                node.space.add_neighbor(here.index, gateway, there.mac).await?;
+                node.space.add_fdb(here.index, there.mac, public.addr()).await?;
+                node.space.add_route(*subnet, gateway, here.index, true).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn load_rules(config: &LabConfig, plan: &Plan, nodes: &[Node<'_>]) -> Result<Vec<Restore>> {
+    let mut loading = Vec::new();
+    if config.firewall == Firewall::None {
+        return Ok(loading);
+    }
+    for node in nodes {
+        for index in 0..plan.cluster.len() {
+            if let Some(rules) = firewall::rules(config, plan, node.plan, index) {
+                let ipv6 = matches!(plan.cluster.get(index), Some(IpNet::V6(_)));
+                loading.push(
+                    node.space.inside(|| {
+                        Restore::start(config.firewall, ipv6, &node.plan.netns, &rules)
+                    })?,
+                );
+            }
+        }
+    }
+    Ok(loading)
+}
+
+/// The bridge plugin's `ensureBridge` and `ensureAddr`. Not promiscuous: flannel's CNI
+/// configuration asks for hairpin ports, and the plugin refuses both together.
+async fn new_bridge(config: &LabConfig, node: &Node<'_>) -> Result<u32> {
+    let name = &config.bridge_name;
+    // An address of its own: otherwise the bridge takes the lowest of its ports', which changes
+    // as pods come and go.
+    let mac = random_mac()?;
+    let link = LinkBridge::new(name).mtu(config.pod_mtu()).address(mac.0.to_vec()).up().build();
+    let index = node.space.add_link(name, link).await?;
+    for gateway in node.plan.gateways() {
+        node.space.add_address(index, gateway).await?;
+    }
+    Ok(index)
+}
+
+/// The bridge plugin's `cmdAdd` with flannel's configuration: `isDefaultGateway`, and the
+/// cluster's network among the routes.
+async fn new_pod(
+    config: &LabConfig,
+    plan: &Plan,
+    node: &Node<'_>,
+    bridge: u32,
+    pod: &PodPlan,
+) -> Result<()> {
+    let space = new_space(&pod.netns, || sysctl::prepare_ipv6(config.ipv6)).await?;
+    let host_name = random_veth_name()?;
+    let pair = Veth {
+        name: POD_INTERFACE,
+        peer: &host_name,
+        mtu: config.pod_mtu(),
+        peer_space: &node.space,
+    };
+    let index = space.add_link(POD_INTERFACE, pair.message()).await?;
+    let host = node.space.index(&host_name).await?;
+    let attach = LinkUnspec::new_with_index(host).controller(bridge).up().build();
+    node.space.change_link(&format!("attach {host_name} to the bridge"), attach).await?;
+    let hairpin = LinkBridgePort::new(host).hairpin(true).build();
+    node.space.change_link(&format!("set hairpin mode of {host_name}"), hairpin).await?;
+    for address in &pod.addresses {
+        space.add_address(index, *address).await?;
+    }
+    for (gateway, cluster) in node.plan.gateways().iter().zip(&plan.cluster) {
+        space.add_route(*cluster, gateway.addr(), index, false).await?;
+        space.add_route(everything(cluster), gateway.addr(), index, false).await?;
+    }
+    space.inside(|| sysctl::finish_pod(POD_INTERFACE, config.ipv6))
+}
+
+/// The default route's destination, in the IP version of `like`.
+fn everything(like: &IpNet) -> IpNet {
+    match like {
+        IpNet::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpNet::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+/// A veth pair: one end here, up, the other in `peer_space`, still down.
+struct Veth<'a> {
+    name: &'a str,
+    peer: &'a str,
+    mtu: u32,
+    peer_space: &'a Space,
+}
+
+impl Veth<'_> {
+    fn message(&self) -> LinkMessage {
+        let peer = LinkUnspec::new_with_name(self.peer)
+            .mtu(self.mtu)
+            .append_extra_attribute(LinkAttribute::NetNsFd(
+                self.peer_space.netns().file().as_raw_fd(),
+            ))
+            .build();
+        LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(self.name)
+            .mtu(self.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .up()
+            .build()
+    }
+}

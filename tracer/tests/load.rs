@@ -1,0 +1,117 @@
+//! Much traffic, other people's traffic, several traces at once.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::trace::{Live, direction, journeys, podtrace, run};
+use common::{TestLab, privileged};
+use tracer::model::{Direction, Outcome};
+use tracer::report::Status;
+
+#[test]
+fn a_thousand_pings_a_second_are_all_seen_whole() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let run = podtrace(&lab, &[
+        "--src", "A.a", "--dst", "B.b", "--probe", "--count", "5000", "--interval", "1ms",
+        "--format", "json",
+    ]);
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    let report = run.report();
+    assert_eq!(report.loss.events_lost, 0);
+    assert_eq!((report.packets.sent, report.packets.delivered, report.packets.replied), (5000, 5000, 5000));
+    assert_eq!(report.packets.duplicated, 0);
+    for way in [Direction::Forward, Direction::Reply] {
+        let all = journeys(&report, way);
+        assert_eq!(all.len(), 5000);
+        let broken = all.iter().find(|j| j.hops.len() != 12 || j.outcome != Outcome::Delivered);
+        assert!(broken.is_none(), "{broken:#?}");
+        assert!(direction(&report, way).hops.iter().all(|h| h.packets == 5000 && h.lost == 0));
+    }
+}
+
+#[test]
+fn two_traces_at_once_do_not_disturb_each_other() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let one = Live::start(&lab, &["--src", "A.a", "--dst", "B.b", "--format", "json"]);
+    let two = Live::start(&lab, &["--src", "A.a2", "--dst", "B.b", "--format", "json"]);
+    run(&lab, "A.a", &["ping", "-c3", "-i0.05", "10.10.1.2"]);
+    run(&lab, "A.a2", &["ping", "-c4", "-i0.05", "10.10.1.2"]);
+    for (live, sent, source) in [(one, 3, "10.10.0.2"), (two, 4, "10.10.0.3")] {
+        let report = live.interrupt().report();
+        assert_eq!(report.verdict.status, Status::Delivered, "{:#?}", report.verdict);
+        assert_eq!((report.packets.sent, report.packets.replied), (sent, sent));
+        for journey in journeys(&report, Direction::Forward) {
+            assert_eq!(journey.hops.len(), 12);
+            assert_eq!(journey.hops[0].inner.src_ip, source);
+        }
+    }
+}
+
+#[test]
+fn a_busy_neighbour_does_not_appear() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let flood = |from: &str, to: &str| {
+        let mut command = Command::new("ping");
+        command.args(["-f", "-q", "-c", "20000", to]).stdout(Stdio::null()).stderr(Stdio::null());
+        lab.spawn(from, &mut command).expect("start ping")
+    };
+    // The same destination from another pod, and another destination from the same pod: only one
+    // of the two addresses is the flow's. And a third between two others.
+    let live = Live::start(&lab, &["--src", "A.a", "--dst", "B.b", "--format", "json"]);
+    let mut floods = [flood("A.a2", "10.10.1.2"), flood("A.a", "10.10.1.3"), flood("B.b2", "10.10.0.3")];
+    run(&lab, "A.a", &["ping", "-c", "20", "-i", "0.02", "10.10.1.2"]);
+    let report = live.interrupt().report();
+    for child in &mut floods {
+        child.kill().expect("end ping");
+        child.wait().expect("wait for ping");
+    }
+    assert_eq!(report.verdict.status, Status::Delivered, "{:#?}", report.verdict);
+    assert_eq!(report.loss.events_lost, 0);
+    assert_eq!((report.packets.sent, report.packets.replied), (20, 20));
+    for journey in &report.journeys {
+        for hop in &journey.hops {
+            let ends = [hop.inner.src_ip.as_str(), hop.inner.dst_ip.as_str()];
+            assert!(ends.contains(&"10.10.0.2") && ends.contains(&"10.10.1.2"), "{hop:?}");
+        }
+    }
+    for resolution in &report.resolutions {
+        assert_ne!(resolution.asker, "10.10.0.3");
+    }
+}
+
+#[test]
+fn a_filter_on_the_port_keeps_other_connections_out() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let _one = common::trace::http_server(&lab, "B.b", 8080, 100);
+    let _two = common::trace::http_server(&lab, "B.b", 8081, 100);
+    let live = Live::start(&lab, &[
+        "--src", "A.a", "--dst", "B.b", "--proto", "tcp", "--port", "8081", "--format", "json",
+    ]);
+    for port in [8080, 8081] {
+        let url = format!("http://10.10.1.2:{port}/file");
+        run(&lab, "A.a", &["curl", "-sf", "-m", "30", "-o", "/dev/null", &url]);
+    }
+    run(&lab, "A.a", &["ping", "-c1", "10.10.1.2"]);
+    let report = live.interrupt().report();
+    assert_eq!(report.verdict.status, Status::Delivered, "{:#?}", report.verdict);
+    assert!(report.journeys.len() > 5);
+    for journey in &report.journeys {
+        let inner = &journey.hops[0].inner;
+        assert!(inner.src_port == Some(8081) || inner.dst_port == Some(8081), "{inner:?}");
+    }
+}
