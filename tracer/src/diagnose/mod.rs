@@ -46,7 +46,12 @@ struct Case<'a> {
 }
 
 /// The report of a trace.
-pub fn report(topology: &Topology, trace: &Trace, observation: &Observation, meta: Meta) -> Report {
+pub fn report(
+    topology: &Topology,
+    trace: &Trace,
+    observation: &Observation,
+    meta: &Meta,
+) -> Report {
     let case = Case { topology, trace, observation };
     let forward = verdict::of_direction(&case, Direction::Forward);
     let reply = verdict::of_direction(&case, Direction::Reply);
@@ -59,8 +64,8 @@ pub fn report(topology: &Topology, trace: &Trace, observation: &Observation, met
     notes.extend(build::notes(&case));
     Report {
         schema: SCHEMA.to_owned(),
-        tool: Tool { version: meta.version, kernel: meta.kernel },
-        started: meta.started,
+        tool: Tool { version: meta.version.clone(), kernel: meta.kernel.clone() },
+        started: meta.started.clone(),
         duration_ns: meta.duration_ns,
         src: build::end(topology.src.as_ref()),
         dst: build::end(topology.dst.as_ref()),

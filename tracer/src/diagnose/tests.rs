@@ -13,7 +13,7 @@ fn diagnose(tape: &Tape, observation: &Observation) -> Report {
         version: "0".into(),
         kernel: "6.18".into(),
     };
-    report(&tape.topology, &trace, observation, meta)
+    report(&tape.topology, &trace, observation, &meta)
 }
 
 fn probe(proto: &str, sent: u64, answered: u64) -> Option<ProbeResult> {
