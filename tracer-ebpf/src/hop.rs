@@ -128,12 +128,13 @@ pub fn record<const SLOT: u8, const HOOK: u8>(skb: *mut __sk_buff) {
     }
     let snaplen = config!(snaplen);
     // Without --snaplen: the headers and 16 bytes of payload, which is what tells packets apart.
+    let ipv6 = protocol == ETH_IPV6;
     let want = if snaplen != 0 {
         snaplen
-    } else if matched == matched::PLAIN && protocol == ETH_IP {
-        SNAP_CLASSES[0] as u32
-    } else if matched == matched::QUOTED {
+    } else if matched == matched::QUOTED || (matched == matched::ENCAPSULATED && ipv6) {
         SNAP_CLASSES[2] as u32
+    } else if matched == matched::PLAIN && !ipv6 {
+        SNAP_CLASSES[0] as u32
     } else {
         SNAP_CLASSES[1] as u32
     };

@@ -162,7 +162,7 @@ fn wrong_use_is_one_line_and_status_two() {
     }
     let lab = TestLab::up(|_| {});
     for (args, line) in [
-        (["--src", "A.a", "--dst", "B.c"], "podtrace: pod \"c\" not found on node B; nearest: \"b\""),
+        (["--src", "A.a", "--dst", "B.bb"], "podtrace: pod \"bb\" not found on node B; nearest: \"b"),
         (["--src", "A.a", "--dst", "C.b"], "podtrace: node \"C\" not found; nodes: A, B, wire"),
         (["--src", "A.a", "--dst", "A.a"], "podtrace: --src and --dst are the same pod"),
     ] {

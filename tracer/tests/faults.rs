@@ -110,8 +110,9 @@ fn a_cut_wire_is_a_loss_between_the_nodes() {
         return;
     }
     let lab = TestLab::up(|_| {});
+    // The nodes know each other's hardware address; without, it is the resolution that fails.
+    run(&lab, "A.a", &["ping", "-c1", "-W5", "10.10.1.2"]);
     run(&lab, "wire", &["ip", "link", "set", "u2", "down"]);
-    // Sooner or later the entry for the peer would go stale: that is another fault.
     let report = trace(&lab, &[]);
     let v = &report.verdict;
     assert_eq!((v.status, v.direction), (Status::Lost, Some(Direction::Forward)), "{v:#?}");
