@@ -6,7 +6,7 @@ use super::place::{place, stage};
 use super::text::{actor, icmp_text, of_packets, point_report, point_text};
 use super::verdict::{Counts, plain};
 use crate::model::{
-    Body, Direction, Hook, Journey, JourneyDrop, L4, Outcome, Point, Role, Station,
+    Body, Direction, DropInfo, Hook, Journey, JourneyDrop, L4, Outcome, Point, Role, Station,
 };
 use crate::report::{Confidence, KernelReason, Place, Status, Verdict};
 
