@@ -112,7 +112,7 @@ impl Correlator {
             // An unnumbered packet like an earlier one is simply the next one; a numbered one is a
             // copy, and so is anything that comes by more often than it was sent.
             (_, Some((id, _))) if !live.origin || self.is_copy(id, item, event) => {
-                live.duplicate_of = Some(id);
+                live.duplicate_of = self.original(id);
             }
             _ => {}
         }
@@ -226,6 +226,13 @@ impl Correlator {
         })?;
         let looped = live.at(point).and_then(|h| ttl(&h.hop.packet)).is_some_and(|t| t > item.ttl);
         Some((live.id, looped))
+    }
+
+    /// What a copy of this journey is a copy of; `None` where that was not seen from its beginning,
+    /// so that nothing is known about it.
+    fn original(&self, id: u64) -> Option<u64> {
+        let live = self.store.get(id)?;
+        live.duplicate_of.or(live.origin.then_some(id))
     }
 
     /// Whether a packet at its origin is a copy of a journey there: the same number, too soon for

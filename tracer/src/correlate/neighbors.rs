@@ -1,6 +1,6 @@
 //! Address resolutions: who asked for whom, and whether anybody answered.
 
-use crate::model::{Event, Neighbor, Resolution};
+use crate::model::{Event, EventKind, Neighbor, Resolution};
 
 /// Resolutions kept.
 const MAX_RESOLUTIONS: usize = 1000;
@@ -12,8 +12,9 @@ const AGAIN_NS: u64 = 2_000_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Neighbors {
     pub resolutions: Vec<Resolution>,
-    /// When each was last asked, ns.
-    asked_ns: Vec<u64>,
+    /// When each was last asked, ns, and which way the first question crossed its station: bridges
+    /// in hairpin mode send a broadcast back to where it came from.
+    asked: Vec<(u64, EventKind)>,
 }
 
 impl Neighbors {
@@ -38,16 +39,17 @@ impl Neighbors {
         let (asker, target) = (question.sender_ip, question.target_ip);
         if let Some(at) = self.latest(|r| r.asker == asker && r.target == target) {
             // The same question at its next hops is seen within the time of one repetition.
-            let repeats = event.time_ns.saturating_sub(self.asked_ns[at]) <= AGAIN_NS;
-            if repeats || self.asked_ns.len() >= MAX_RESOLUTIONS {
-                self.asked_ns[at] = event.time_ns;
+            let repeats = event.time_ns.saturating_sub(self.asked[at].0) <= AGAIN_NS;
+            if repeats || self.asked.len() >= MAX_RESOLUTIONS {
+                self.asked[at].0 = event.time_ns;
                 let known = &mut self.resolutions[at];
-                known.requests += u32::from(known.station == event.station);
+                let there = known.station == event.station && self.asked[at].1 == event.kind;
+                known.requests += u32::from(there);
                 return;
             }
         }
         if self.resolutions.len() < MAX_RESOLUTIONS {
-            self.asked_ns.push(event.time_ns);
+            self.asked.push((event.time_ns, event.kind.clone()));
             self.resolutions.push(Resolution {
                 station: event.station,
                 time_ns: event.time_ns,

@@ -72,6 +72,11 @@ const HARMLESS: &[Harmless] = &[
     Harmless { reason: "TCP_RESET", function: "*", why: "a reset has done its work" },
     Harmless { reason: "TCP_CLOSE", function: "*", why: "the connection is closed" },
     Harmless { reason: "TCP_FASTOPEN", function: "*", why: "the connection took its data over" },
+    Harmless {
+        reason: "*",
+        function: "skb_release_data",
+        why: "the pieces of a reassembled packet are freed with it, whatever became of it",
+    },
     Harmless { reason: "DUP_FRAG", function: "*", why: "reassembly holds this fragment already" },
 ];
 

@@ -72,7 +72,7 @@ fn open_resolution<'a>(case: &Case<'a>, direction: Direction) -> Option<&'a Reso
 /// The sender does not learn the hardware address of its next hop, so it sends nothing.
 fn unresolved(case: &Case<'_>, direction: Direction, open: &Resolution) -> Verdict {
     let (from, _) = case.ends(direction);
-    let at = case.station_point(open.station);
+    let at = case.station_point(open.station, &open.asker, &open.target);
     let target = case.ip_name(&open.target);
     let mut evidence = vec![match at {
         Some(p) => format!(

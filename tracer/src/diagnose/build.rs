@@ -257,7 +257,9 @@ pub(super) fn resolutions(case: &Case<'_>) -> Vec<ResolutionReport> {
         .resolutions
         .iter()
         .map(|r| ResolutionReport {
-            at: case.station_point(r.station).map(|p| point_report(case.topology, p)),
+            at: case
+                .station_point(r.station, &r.asker, &r.target)
+                .map(|p| point_report(case.topology, p)),
             asker: r.asker.to_string(),
             target: r.target.to_string(),
             requests: r.requests,
@@ -272,7 +274,9 @@ pub(super) fn icmp_errors(case: &Case<'_>) -> Vec<IcmpReport> {
     errors
         .filter_map(|e| match &e.packet.l4 {
             L4::IcmpError { kind, code, mtu, .. } => Some(IcmpReport {
-                at: case.station_point(e.station).map(|p| point_report(case.topology, p)),
+                at: case
+                    .station_point(e.station, &e.packet.src, &e.packet.dst)
+                    .map(|p| point_report(case.topology, p)),
                 from: e.packet.src.to_string(),
                 from_name: case.topology.names.ip(&e.packet.src).map(str::to_owned),
                 to: e.packet.dst.to_string(),

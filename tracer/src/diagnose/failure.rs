@@ -6,7 +6,7 @@ use super::place::{place, stage};
 use super::text::{actor, icmp_text, of_packets, point_report, point_text};
 use super::verdict::{Counts, plain};
 use crate::model::{
-    Body, Direction, Hook, Journey, JourneyDrop, L4, Outcome, Point, Role, Station,
+    Body, Direction, DropInfo, Hook, Journey, JourneyDrop, L4, Outcome, Point, Role, Station,
 };
 use crate::report::{Confidence, KernelReason, Place, Status, Verdict};
 
@@ -116,7 +116,7 @@ impl<'a> Failures<'a> {
             drop.info.code, drop.info.function
         )];
         if !drop.info.stack.is_empty() {
-            evidence.push(format!("kernel stack: {}", short_stack(&drop.info.stack)));
+            evidence.push(format!("kernel stack: {}", short_stack(&drop.info)));
         }
         evidence.extend(seen.map(|seen| format!("last seen at {seen}")));
         let next = last.map_or_else(
@@ -125,6 +125,9 @@ impl<'a> Failures<'a> {
         );
         evidence.extend(next.map(|n| format!("never seen at {}", point_text(case.topology, n))));
         evidence.extend(self.told(group));
+        if let (Some("neighbor"), Some(node)) = (place.stage.as_deref(), &place.node) {
+            evidence.extend(case.unanswered_resolutions(node).into_iter().take(MAX_LINES));
+        }
         let confidence = self.confidence(&mut evidence, Confidence::Proven);
         let ends = match &drop.packet.body {
             Body::Ip(ip) => Some((ip.src, ip.dst)),
@@ -404,9 +407,12 @@ fn stage_words(place: &Place, hook: Option<&str>) -> String {
     }
 }
 
-/// The inner end of a stack: what decides the place.
-fn short_stack(stack: &[String]) -> String {
+/// The inner end of a stack, from the function that dropped: what decides the place.
+fn short_stack(info: &DropInfo) -> String {
     const FRAMES: usize = 8;
-    let text = stack.iter().take(FRAMES).map(String::as_str).collect::<Vec<_>>().join(" < ");
-    if stack.len() > FRAMES { format!("{text} < …") } else { text }
+    let stack = info.stack.as_slice();
+    let from = stack.iter().position(|frame| *frame == info.function).unwrap_or(0);
+    let frames = stack.get(from..).unwrap_or(stack);
+    let text = frames.iter().take(FRAMES).map(String::as_str).collect::<Vec<_>>().join(" < ");
+    if frames.len() > FRAMES { format!("{text} < …") } else { text }
 }

@@ -17,11 +17,15 @@ pub fn for_drop(
     match reason {
         "NETFILTER_DROP" => {
             let hook = hook.map_or_else(String::new, |hook| format!(" of the {hook} hook"));
-            vec![
+            let mut steps = vec![
                 format!("{at}: nft list ruleset (drop rules, reject rules and drop policies{hook})"),
                 format!("{at}: iptables-save -c; iptables-legacy-save -c (counters that rise)"),
-                format!("{at}: conntrack -S (drop, insert_failed: the table is full or clashes)"),
-            ]
+            ];
+            // nft drops inside its own function: this one is xtables', or conntrack's.
+            if place.function.as_deref() == Some("nf_hook_slow") {
+                steps.push(format!("{at}: conntrack -S (drop, insert_failed: full, or a clash)"));
+            }
+            steps
         }
         "NO_SOCKET" => vec![format!("{at}: ss -lntu (is anything listening on this port and address?)")],
         "NO_TX_TARGET" if in_stage("encap") => vec![

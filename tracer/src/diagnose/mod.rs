@@ -119,11 +119,21 @@ impl<'a> Case<'a> {
         changes::ip_name(&self.topology.names, ip)
     }
 
-    /// The point of a question or an ICMP error, of which only the station is known: the way in
-    /// which the planned paths cross it first.
-    fn station_point(&self, station: Option<StationId>) -> Option<Point> {
+    /// The point at which a question or an ICMP error was seen, of which only the station is known:
+    /// the way in which the path that its addresses belong to crosses it.
+    fn station_point(
+        &self,
+        station: Option<StationId>,
+        from: &IpAddr,
+        to: &IpAddr,
+    ) -> Option<Point> {
         let station = station?;
-        let planned = self.topology.forward.iter().chain(&self.topology.reply);
+        let owns = |end: &Option<End>, ip| end.as_ref().is_some_and(|e| e.ips.contains(ip));
+        let (src, dst) = (&self.topology.src, &self.topology.dst);
+        let back = owns(dst, from) || (owns(src, to) && !owns(src, from));
+        let first = if back { Direction::Reply } else { Direction::Forward };
+        let then = if back { Direction::Forward } else { Direction::Reply };
+        let planned = self.topology.path(first).iter().chain(self.topology.path(then));
         let point = planned.copied().find(|p| p.station == station);
         Some(point.unwrap_or(Point { station, hook: Hook::Ingress }))
     }

@@ -143,8 +143,11 @@ pub fn stage(info: &DropInfo) -> Option<Stage> {
         // way is further out on the same stack.
         let hook = frames().find_map(|frame| HOOKS.iter().find(|(p, ..)| matches(p, frame)));
         if let Some(&(_, hook, name)) = hook {
-            let leaves = || frames().any(|frame| frame == "__dev_queue_xmit");
-            let name = if hook == "NETDEV" && leaves() { "transmit" } else { name };
+            // Of both, the inner one called it.
+            let leaves = frames()
+                .find(|f| *f == "__dev_queue_xmit" || f.starts_with("__netif_receive_skb"))
+                .is_some_and(|f| f == "__dev_queue_xmit");
+            let name = if hook == "NETDEV" && leaves { "transmit" } else { name };
             return Some(Stage { name, hook: Some(hook) });
         }
     }
@@ -223,6 +226,13 @@ mod tests {
             of("nft_do_chain", &["nft_do_chain_netdev", "nf_hook_slow", "__dev_queue_xmit"]).1,
             Some("NETDEV")
         );
+        assert_eq!(
+            of("nft_do_chain", &["nft_do_chain_netdev", "nf_hook_slow", "__dev_queue_xmit"]).0,
+            "transmit"
+        );
+        let nested =
+            ["nft_do_chain_netdev", "__netif_receive_skb_core.constprop.0", "__dev_queue_xmit"];
+        assert_eq!(of("nft_do_chain", &nested), ("receive", Some("NETDEV")));
         // The rest of the way, nested on the same stack, is not the place.
         let nested =
             ["nf_hook_slow", "ip_local_deliver", "ip_rcv", "veth_xmit", "ip_output", "ip_forward"];

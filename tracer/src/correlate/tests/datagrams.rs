@@ -182,6 +182,16 @@ fn a_second_copy_is_told_from_a_second_packet() {
 }
 
 #[test]
+fn what_was_not_seen_from_its_beginning_has_no_copies() {
+    let mut tape = Tape::new(cross_node());
+    for copy in 0..3 {
+        tape.walk(&udp(Forward, 9, 20), Forward, 4..8, ARMED + copy * 50 * STEP);
+    }
+    let trace = tape.trace(&tape.observation());
+    assert_eq!((trace.duplicated, count(&trace, Forward, Incomplete)), (0, 3));
+}
+
+#[test]
 fn a_packet_in_a_circle_is_one_journey() {
     let mut tape = Tape::new(cross_node());
     let mut sample = ping(Forward, 1, 5);
