@@ -505,13 +505,19 @@ pub(super) fn wire_loss() -> Report {
         ClockReport { node: "A".into(), offset_ns: 0, error_ns: 0 },
         ClockReport { node: "B".into(), offset_ns: -1_234_567, error_ns: 48_000 },
     ];
-    report.resolutions = vec![ResolutionReport {
+    let unanswered = ResolutionReport {
         at: Some(point(&FORWARD[4])),
         asker: "192.168.10.11".into(),
         target: "192.168.10.12".into(),
         requests: 3,
         answer: None,
-    }];
+    };
+    let answered = ResolutionReport {
+        at: Some(point(&FORWARD[0])),
+        answer: Some(mac("A.cni0")),
+        ..unanswered.clone()
+    };
+    report.resolutions = vec![unanswered, answered];
     report.icmp_errors = vec![IcmpReport {
         at: Some(point(&FORWARD[4])),
         from: "192.168.10.11".into(),
@@ -580,7 +586,15 @@ pub(super) fn tcp() -> Report {
             }
         }
     }
-    report.journeys_omitted = 480;
+    let mut again = report.journeys[0].clone();
+    (again.id, again.retransmission_of) = ("3".into(), Some("1".into()));
+    let mut copy = report.journeys[0].clone();
+    (copy.id, copy.duplicate_of) = ("4".into(), Some("1".into()));
+    for hop in &mut copy.hops {
+        (hop.inner.fragment_offset, hop.inner.more_fragments) = (Some(0), Some(true));
+    }
+    report.journeys.extend([again, copy]);
+    report.journeys_omitted = 478;
     for (d, packets) in report.directions.iter_mut().zip([322_u64, 160]) {
         let forward = d.direction == Direction::Forward;
         d.packets = packets;
