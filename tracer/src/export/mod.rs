@@ -8,6 +8,8 @@ pub mod text;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod schema;
 
 use std::fmt;
 use std::str::FromStr;

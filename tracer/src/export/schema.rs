@@ -1,0 +1,181 @@
+//! Keeps docs/schema/podtrace.report-1.schema.json true.
+//!
+//! A validator for the part of JSON Schema 2020-12 that the document uses. It is stricter than the
+//! document: where readers must ignore what they do not know, here every property must be declared,
+//! and it notes which declared ones occur.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{fixtures, json};
+use crate::report::Report;
+
+const SCHEMA: &str = include_str!("../../../docs/schema/podtrace.report-1.schema.json");
+
+struct Validator {
+    root: Value,
+    errors: Vec<String>,
+    /// `definition.property` that occurred with a value other than null.
+    seen: BTreeSet<String>,
+}
+
+impl Validator {
+    fn new() -> Self {
+        let root = serde_json::from_str(SCHEMA).unwrap();
+        Self { root, errors: Vec::new(), seen: BTreeSet::new() }
+    }
+
+    fn check(&mut self, name: &str, schema: &Value, value: &Value, at: &str) {
+        for (keyword, rule) in schema.as_object().unwrap() {
+            let fits = match keyword.as_str() {
+                "$schema" | "$id" | "$defs" | "title" | "description" | "properties" => true,
+                "$ref" => {
+                    let name = rule.as_str().unwrap().strip_prefix("#/$defs/").unwrap();
+                    let target = self.root["$defs"][name].clone();
+                    assert!(target.is_object(), "no definition of {name}");
+                    self.check(name, &target, value, at);
+                    true
+                }
+                "type" => match rule {
+                    Value::Array(types) => types.iter().any(|t| is_type(t, value)),
+                    one => is_type(one, value),
+                },
+                "format" => value.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(),
+                "const" => value == rule,
+                "enum" => rule.as_array().unwrap().contains(value),
+                "minimum" => value.is_null() || value.as_f64() >= rule.as_f64(),
+                "maximum" => value.is_null() || value.as_f64() <= rule.as_f64(),
+                "minItems" => value.as_array().unwrap().len() as u64 >= rule.as_u64().unwrap(),
+                "maxItems" => value.as_array().unwrap().len() as u64 <= rule.as_u64().unwrap(),
+                "oneOf" => {
+                    let [reference, null] = rule.as_array().unwrap().as_slice() else {
+                        panic!("{at}: oneOf is for a definition or null")
+                    };
+                    assert_eq!(null["type"], "null");
+                    if !value.is_null() {
+                        self.check(name, &reference.clone(), value, at);
+                    }
+                    true
+                }
+                "items" => {
+                    for (i, item) in value.as_array().unwrap().iter().enumerate() {
+                        self.check(name, rule, item, &format!("{at}[{i}]"));
+                    }
+                    true
+                }
+                "prefixItems" => {
+                    for (rule, item) in
+                        rule.as_array().unwrap().iter().zip(value.as_array().unwrap())
+                    {
+                        self.check(name, rule, item, at);
+                    }
+                    true
+                }
+                "required" => rule
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|property| value.get(property.as_str().unwrap()).is_some()),
+                // Of maps, which declare no properties.
+                "additionalProperties" => {
+                    for (key, item) in value.as_object().unwrap() {
+                        self.check(name, rule, item, &format!("{at}.{key}"));
+                    }
+                    true
+                }
+                other => panic!("the schema uses {other}, which this validator does not know"),
+            };
+            if !fits {
+                self.errors.push(format!("{at}: {value} does not fit {keyword} {rule}"));
+            }
+        }
+        let (Some(object), Some(properties)) = (value.as_object(), schema.get("properties")) else {
+            return;
+        };
+        for (key, item) in object {
+            match properties.get(key) {
+                Some(rule) => {
+                    if !item.is_null() {
+                        self.seen.insert(format!("{name}.{key}"));
+                    }
+                    self.check(name, rule, item, &format!("{at}.{key}"));
+                }
+                None => self.errors.push(format!("{at}.{key} is not declared")),
+            }
+        }
+    }
+
+    fn validate(&mut self, value: &Value) {
+        let root = self.root.clone();
+        self.check("Report", &root, value, "");
+    }
+
+    /// Every `definition.property`.
+    fn declared(&self) -> BTreeSet<String> {
+        let definitions = self.root["$defs"].as_object().unwrap().iter();
+        definitions
+            .map(|(name, d)| (name.as_str(), d))
+            .chain([("Report", &self.root)])
+            .filter_map(|(name, d)| Some((name, d.get("properties")?.as_object()?)))
+            .flat_map(|(name, properties)| properties.keys().map(move |k| format!("{name}.{k}")))
+            .collect()
+    }
+}
+
+fn is_type(name: &Value, value: &Value) -> bool {
+    match name.as_str().unwrap() {
+        "null" => value.is_null(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("unknown type {other}"),
+    }
+}
+
+#[test]
+fn reports_are_as_the_schema_says() {
+    let mut validator = Validator::new();
+    for (name, report) in fixtures::all() {
+        validator.validate(&serde_json::from_str(&json::render(&report)).unwrap());
+        assert_eq!(validator.errors, [""; 0], "{name}");
+    }
+    // A property that no report has, with a value, would be declared in vain, or misspelt.
+    let missing: Vec<_> = validator.declared().difference(&validator.seen).cloned().collect();
+    assert_eq!(missing, [""; 0], "the fixtures should have these as well");
+}
+
+#[test]
+fn the_validator_finds_what_is_wrong() {
+    let good: Value = serde_json::from_str(&json::render(&fixtures::healthy())).unwrap();
+    let spoil: [fn(&mut Value); 7] = [
+        |v| v["schema"] = "podtrace.report/2".into(),
+        |v| v["verdict"]["status"] = "fine".into(),
+        |v| v["verdict"]["extra"] = 1.into(),
+        |v| v["packets"]["sent"] = (-1).into(),
+        |v| v["started"] = "yesterday".into(),
+        |v| v["journeys"][0]["hops"][0]["inner"]["ttl"] = 256.into(),
+        |v| _ = v.as_object_mut().unwrap().shift_remove("loss"),
+    ];
+    for (i, spoil) in spoil.into_iter().enumerate() {
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        let mut validator = Validator::new();
+        validator.validate(&bad);
+        assert_eq!(validator.errors.len(), 1, "{i}: {:?}", validator.errors);
+    }
+}
+
+#[test]
+fn reports_come_back_whole_and_in_the_order_of_the_schema() {
+    for (name, report) in fixtures::all() {
+        let text = json::render(&report);
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report, "{name}");
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        assert!(value.as_object().unwrap().keys().eq(schema["required"].as_array().unwrap()));
+        assert!(!text.trim_end().contains(|c: char| c.is_control() && c != '\n'), "{name}");
+    }
+}
