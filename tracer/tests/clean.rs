@@ -22,17 +22,20 @@ fn attached(lab: &Lab) -> Vec<String> {
     namespaces.push("wire".into());
     for target in namespaces {
         let netns = lab.netns(&target).expect("a namespace");
-        let here = netns.run(|| {
-            let mut found = Vec::new();
-            for interface in &nix::net::if_::if_nameindex().expect("interfaces") {
-                let name = interface.name().to_str().expect("UTF-8").to_owned();
-                for way in [TcAttachType::Ingress, TcAttachType::Egress] {
-                    let (_, programs) = SchedClassifier::query_tcx(&name, way).expect("query");
-                    found.extend(programs.iter().map(|p| format!("{target} {name} {}", p.name_as_str().unwrap_or("?"))));
+        let here =
+            netns.run(|| {
+                let mut found = Vec::new();
+                for interface in &nix::net::if_::if_nameindex().expect("interfaces") {
+                    let name = interface.name().to_str().expect("UTF-8").to_owned();
+                    for way in [TcAttachType::Ingress, TcAttachType::Egress] {
+                        let (_, programs) = SchedClassifier::query_tcx(&name, way).expect("query");
+                        found.extend(programs.iter().map(|p| {
+                            format!("{target} {name} {}", p.name_as_str().unwrap_or("?"))
+                        }));
+                    }
                 }
-            }
-            found
-        });
+                found
+            });
         found.extend(here.expect("enter"));
     }
     found
@@ -45,7 +48,9 @@ fn programs_of(pid: u32) -> Vec<u32> {
     for entry in entries.flatten() {
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
         ids.extend(
-            text.lines().filter_map(|l| l.strip_prefix("prog_id:")).filter_map(|v| v.trim().parse::<u32>().ok()),
+            text.lines()
+                .filter_map(|l| l.strip_prefix("prog_id:"))
+                .filter_map(|v| v.trim().parse::<u32>().ok()),
         );
     }
     ids.sort_unstable();
@@ -122,7 +127,19 @@ fn without_type_information_the_hops_are_still_seen() {
         return;
     }
     let lab = TestLab::up(|_| {});
-    let args = ["--src", "A.a", "--dst", "B.b", "--probe", "-c", "1", "--btf", "/nonexistent", "--format", "json"];
+    let args = [
+        "--src",
+        "A.a",
+        "--dst",
+        "B.b",
+        "--probe",
+        "-c",
+        "1",
+        "--btf",
+        "/nonexistent",
+        "--format",
+        "json",
+    ];
     let run = podtrace(&lab, &args);
     assert_eq!(run.status, 0, "{}", run.stderr);
     let lines: Vec<_> = run.stderr.lines().filter(|l| l.contains("drop tracepoint off")).collect();
@@ -141,7 +158,12 @@ fn missing_privileges_are_named() {
     }
     let lab = TestLab::up(|_| {});
     let output = Command::new("setpriv")
-        .args(["--bounding-set", "-net_admin,-bpf,-perfmon", "--inh-caps", "-net_admin,-bpf,-perfmon"])
+        .args([
+            "--bounding-set",
+            "-net_admin,-bpf,-perfmon",
+            "--inh-caps",
+            "-net_admin,-bpf,-perfmon",
+        ])
         .args([PODTRACE, "--src", "A.a", "--dst", "B.b", "--probe", "--inventory"])
         .arg(lab.inventory_path())
         .output()
@@ -162,7 +184,10 @@ fn wrong_use_is_one_line_and_status_two() {
     }
     let lab = TestLab::up(|_| {});
     for (args, line) in [
-        (["--src", "A.a", "--dst", "B.bb"], "podtrace: pod \"bb\" not found on node B; nearest: \"b"),
+        (
+            ["--src", "A.a", "--dst", "B.bb"],
+            "podtrace: pod \"bb\" not found on node B; nearest: \"b",
+        ),
         (["--src", "A.a", "--dst", "C.b"], "podtrace: node \"C\" not found; nodes: A, B, wire"),
         (["--src", "A.a", "--dst", "A.a"], "podtrace: --src and --dst are the same pod"),
     ] {
@@ -173,7 +198,10 @@ fn wrong_use_is_one_line_and_status_two() {
         assert!(run.stdout.is_empty());
     }
     let port = podtrace(&lab, &["--src", "A.a", "--dst", "B.b", "--probe=tcp"]);
-    assert_eq!((port.status, port.stderr.trim_end()), (2, "podtrace: --probe=tcp and --probe=udp need --port"));
+    assert_eq!(
+        (port.status, port.stderr.trim_end()),
+        (2, "podtrace: --probe=tcp and --probe=udp need --port")
+    );
 }
 
 #[test]
@@ -185,13 +213,15 @@ fn an_output_file_is_whole_or_not_there() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("report.json");
     let path = file.to_str().expect("UTF-8");
-    let args = ["--src", "A.a", "--dst", "B.b", "--probe", "-c", "1", "--format", "json", "-o", path];
+    let args =
+        ["--src", "A.a", "--dst", "B.b", "--probe", "-c", "1", "--format", "json", "-o", path];
     let run = podtrace(&lab, &args);
     assert_eq!((run.status, run.stdout.as_str()), (0, ""), "{}", run.stderr);
     let text = fs::read_to_string(&file).expect("the report");
     serde_json::from_str::<tracer::report::Report>(&text).expect("a report");
     assert_eq!(fs::read_dir(directory.path()).expect("directory").count(), 1);
-    let nowhere = podtrace(&lab, &["--src", "A.a", "--dst", "B.b", "--probe", "-o", "/nonexistent/x"]);
+    let nowhere =
+        podtrace(&lab, &["--src", "A.a", "--dst", "B.b", "--probe", "-o", "/nonexistent/x"]);
     assert_eq!(nowhere.status, 1);
     assert_eq!(nowhere.stderr.lines().count(), 1, "{}", nowhere.stderr);
 }

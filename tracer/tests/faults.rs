@@ -127,10 +127,21 @@ fn a_refusal_is_told_from_a_drop() {
         return;
     }
     let lab = TestLab::up(|_| {});
-    run(&lab, "B", &[
-        "iptables", "-I", "FORWARD", "-d", "10.10.1.2", "-j", "REJECT", "--reject-with",
-        "icmp-admin-prohibited",
-    ]);
+    run(
+        &lab,
+        "B",
+        &[
+            "iptables",
+            "-I",
+            "FORWARD",
+            "-d",
+            "10.10.1.2",
+            "-j",
+            "REJECT",
+            "--reject-with",
+            "icmp-admin-prohibited",
+        ],
+    );
     let report = trace(&lab, &[]);
     let v = &report.verdict;
     assert_eq!((v.status, v.direction), (Status::Rejected, Some(Direction::Forward)), "{v:#?}");
@@ -181,7 +192,10 @@ fn no_traffic_is_said_to_be_none() {
         return;
     }
     let lab = TestLab::up(|_| {});
-    let run = podtrace(&lab, &["--src", "A.a", "--dst", "B.b", "--duration", "300ms", "--format", "json"]);
+    let run = podtrace(
+        &lab,
+        &["--src", "A.a", "--dst", "B.b", "--duration", "300ms", "--format", "json"],
+    );
     assert_eq!(run.status, 4, "{}{}", run.stdout, run.stderr);
     assert_eq!(run.report().verdict.status, Status::NoTraffic);
 }

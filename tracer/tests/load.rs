@@ -1,6 +1,6 @@
 //! Much traffic, other people's traffic, several traces at once.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
 
 mod common;
 
@@ -17,14 +17,29 @@ fn a_thousand_pings_a_second_are_all_seen_whole() {
         return;
     }
     let lab = TestLab::up(|_| {});
-    let run = podtrace(&lab, &[
-        "--src", "A.a", "--dst", "B.b", "--probe", "--count", "5000", "--interval", "1ms",
-        "--format", "json",
-    ]);
+    let run = podtrace(
+        &lab,
+        &[
+            "--src",
+            "A.a",
+            "--dst",
+            "B.b",
+            "--probe",
+            "--count",
+            "5000",
+            "--interval",
+            "1ms",
+            "--format",
+            "json",
+        ],
+    );
     assert_eq!(run.status, 0, "{}", run.stderr);
     let report = run.report();
     assert_eq!(report.loss.events_lost, 0);
-    assert_eq!((report.packets.sent, report.packets.delivered, report.packets.replied), (5000, 5000, 5000));
+    assert_eq!(
+        (report.packets.sent, report.packets.delivered, report.packets.replied),
+        (5000, 5000, 5000)
+    );
     assert_eq!(report.packets.duplicated, 0);
     for way in [Direction::Forward, Direction::Reply] {
         let all = journeys(&report, way);
@@ -70,7 +85,8 @@ fn a_busy_neighbour_does_not_appear() {
     // The same destination from another pod, and another destination from the same pod: only one
     // of the two addresses is the flow's. And a third between two others.
     let live = Live::start(&lab, &["--src", "A.a", "--dst", "B.b", "--format", "json"]);
-    let mut floods = [flood("A.a2", "10.10.1.2"), flood("A.a", "10.10.1.3"), flood("B.b2", "10.10.0.3")];
+    let mut floods =
+        [flood("A.a2", "10.10.1.2"), flood("A.a", "10.10.1.3"), flood("B.b2", "10.10.0.3")];
     run(&lab, "A.a", &["ping", "-c", "20", "-i", "0.02", "10.10.1.2"]);
     let report = live.interrupt().report();
     for child in &mut floods {
@@ -99,9 +115,10 @@ fn a_filter_on_the_port_keeps_other_connections_out() {
     let lab = TestLab::up(|_| {});
     let _one = common::trace::http_server(&lab, "B.b", 8080, 100);
     let _two = common::trace::http_server(&lab, "B.b", 8081, 100);
-    let live = Live::start(&lab, &[
-        "--src", "A.a", "--dst", "B.b", "--proto", "tcp", "--port", "8081", "--format", "json",
-    ]);
+    let live = Live::start(
+        &lab,
+        &["--src", "A.a", "--dst", "B.b", "--proto", "tcp", "--port", "8081", "--format", "json"],
+    );
     for port in [8080, 8081] {
         let url = format!("http://10.10.1.2:{port}/file");
         run(&lab, "A.a", &["curl", "-sf", "-m", "30", "-o", "/dev/null", &url]);

@@ -6,9 +6,7 @@ mod common;
 
 use std::collections::HashSet;
 
-use common::trace::{
-    Live, direction, hops, http_server, journeys, podtrace, run,
-};
+use common::trace::{Live, direction, hops, http_server, journeys, podtrace, run};
 use common::{TestLab, privileged};
 use tracer::lab::{Backend, Lab};
 use tracer::model::{Direction, Outcome, Role};
@@ -77,7 +75,8 @@ fn a_ping_across_nodes_is_seen_at_twelve_hops_each_way() {
     assert_delivered(&report);
     assert_eq!((report.packets.sent, report.packets.delivered, report.packets.replied), (3, 3, 3));
     assert_eq!(report.probe.as_ref().map(|p| (p.sent, p.answered)), Some((3, 3)));
-    let (there, back) = (journeys(&report, Direction::Forward), journeys(&report, Direction::Reply));
+    let (there, back) =
+        (journeys(&report, Direction::Forward), journeys(&report, Direction::Reply));
     assert_eq!((there.len(), back.len()), (3, 3));
     for journey in there {
         assert_eq!(hops(journey), FORWARD);
@@ -86,7 +85,17 @@ fn a_ping_across_nodes_is_seen_at_twelve_hops_each_way() {
             assert_eq!(hop.outer.is_some(), wrapped, "{hop:?}");
             let routed = !matches!(hop.point.role, Role::Pod | Role::Veth | Role::Bridge);
             let far = hop.point.node == "B" && !routed;
-            assert_eq!(hop.inner.ttl, if far { 62 } else if routed { 63 } else { 64 }, "{hop:?}");
+            assert_eq!(
+                hop.inner.ttl,
+                if far {
+                    62
+                } else if routed {
+                    63
+                } else {
+                    64
+                },
+                "{hop:?}"
+            );
         }
     }
     for journey in back {
@@ -136,9 +145,7 @@ fn addresses_at_every_hop_are_those_that_ip_reports() {
         assert_eq!(named(i, &hop.inner.dst_ip), "B.b.ip");
         let (src, dst, src_name, dst_name) = match i {
             0..=2 => (pod_a.mac("eth0"), a.mac("cni0"), "A.a.mac", "A.cni0.mac"),
-            3..=8 => {
-                (a.mac("flannel.1"), b.mac("flannel.1"), "A.flannel.1.mac", "B.flannel.1.mac")
-            }
+            3..=8 => (a.mac("flannel.1"), b.mac("flannel.1"), "A.flannel.1.mac", "B.flannel.1.mac"),
             _ => (b.mac("cni0"), pod_b.mac("eth0"), "B.cni0.mac", "B.b.mac"),
         };
         assert_eq!(hop.inner.src_mac.as_deref(), Some(src.as_str()), "hop {i}");
@@ -214,9 +221,15 @@ fn nothing_is_assumed_of_names_ports_and_addresses() {
     assert_eq!(hops(there[0]), expected);
     let outer = there[0].hops[4].outer.as_ref().expect("wrapped");
     assert_eq!((outer.vni, outer.udp_dst), (Some(77), 4789));
-    let roles: HashSet<_> =
-        report.stations.iter().filter(|s| s.node == "A").map(|s| (s.interface.as_str(), s.role)).collect();
-    assert!(roles.contains(&("br-pods", Role::Bridge)) && roles.contains(&("uplink", Role::Physical)));
+    let roles: HashSet<_> = report
+        .stations
+        .iter()
+        .filter(|s| s.node == "A")
+        .map(|s| (s.interface.as_str(), s.role))
+        .collect();
+    assert!(
+        roles.contains(&("br-pods", Role::Bridge)) && roles.contains(&("uplink", Role::Physical))
+    );
 }
 
 #[test]
@@ -251,8 +264,14 @@ fn a_bare_address_is_found_without_an_inventory() {
     let report: Report = serde_json::from_str(&text)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
     assert_delivered(&report);
-    assert_eq!(journeys(&report, Direction::Forward)[0].hops.first().map(|h| h.point.role), Some(Role::Pod));
-    assert_eq!(journeys(&report, Direction::Forward)[0].hops.last().map(|h| h.point.role), Some(Role::Pod));
+    assert_eq!(
+        journeys(&report, Direction::Forward)[0].hops.first().map(|h| h.point.role),
+        Some(Role::Pod)
+    );
+    assert_eq!(
+        journeys(&report, Direction::Forward)[0].hops.last().map(|h| h.point.role),
+        Some(Role::Pod)
+    );
 }
 
 #[test]
@@ -264,9 +283,14 @@ fn http_between_pods_is_followed_on_both_paths() {
     let _server = http_server(&lab, "B.b", 8080, 1000);
     let _neighbour = http_server(&lab, "A.a2", 8080, 1000);
     for (dst, ip, len) in [("B.b", "10.10.1.2", 12), ("A.a2", "10.10.0.3", 4)] {
-        let args = ["--src", "A.a", "--dst", dst, "--proto", "tcp", "--port", "8080", "--format", "json"];
+        let args =
+            ["--src", "A.a", "--dst", dst, "--proto", "tcp", "--port", "8080", "--format", "json"];
         let live = Live::start(&lab, &args);
-        run(&lab, "A.a", &["curl", "-sf", "-m", "30", "-o", "/dev/null", &format!("http://{ip}:8080/file")]);
+        run(
+            &lab,
+            "A.a",
+            &["curl", "-sf", "-m", "30", "-o", "/dev/null", &format!("http://{ip}:8080/file")],
+        );
         let run = live.interrupt();
         let report = run.report();
         assert_eq!(run.status, 0, "{}", run.stderr);
@@ -291,11 +315,19 @@ fn every_byte_of_ten_megabytes_is_accounted_for_at_every_hop() {
     // Super-packets all the way; then segmented by A's and B's physical interfaces.
     for offload in ["on", "off"] {
         for node in ["A", "B"] {
-            run(&lab, node, &["ethtool", "-K", "ens33", "tso", offload, "gso", offload, "gro", offload]);
+            run(
+                &lab,
+                node,
+                &["ethtool", "-K", "ens33", "tso", offload, "gso", offload, "gro", offload],
+            );
         }
         let args = ["--src", "A.a", "--dst", "B.b", "--proto", "tcp", "--format", "json"];
         let live = Live::start(&lab, &args);
-        run(&lab, "A.a", &["curl", "-sf", "-m", "60", "-o", "/dev/null", "http://10.10.1.2:8080/file"]);
+        run(
+            &lab,
+            "A.a",
+            &["curl", "-sf", "-m", "60", "-o", "/dev/null", "http://10.10.1.2:8080/file"],
+        );
         let run = live.interrupt();
         let report = run.report();
         assert_eq!(report.loss.events_lost, 0);
@@ -320,16 +352,20 @@ fn udp_is_followed_and_large_datagrams_are_one_packet() {
     let lab = TestLab::up(|_| {});
     let echo = "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('0.0.0.0',9000))\nwhile 1:\n d,a=s.recvfrom(65535)\n s.sendto(d,a)";
     let _server = common::trace::Server::start(&lab, "B.b", &["python3", "-c", echo]);
-    common::trace::wait_for("the UDP server", || run(&lab, "B.b", &["ss", "-lun"]).contains(":9000"));
-    let small = probe(&lab, &["--src", "A.a", "--dst", "B.b", "--probe=udp", "--port", "9000", "-c", "3"]);
+    common::trace::wait_for("the UDP server", || {
+        run(&lab, "B.b", &["ss", "-lun"]).contains(":9000")
+    });
+    let small =
+        probe(&lab, &["--src", "A.a", "--dst", "B.b", "--probe=udp", "--port", "9000", "-c", "3"]);
     assert_delivered(&small);
     assert_eq!(small.probe.as_ref().map(|p| p.answered), Some(3));
     assert_eq!(small.packets.replied, 3);
     // Fragments from the pod on, put together at the bridge by connection tracking, and fragmented
     // again: still one packet, all of whose bytes arrive.
-    let large = probe(&lab, &[
-        "--src", "A.a", "--dst", "B.b", "--probe=udp", "--port", "9000", "-c", "2", "-s", "4000",
-    ]);
+    let large = probe(
+        &lab,
+        &["--src", "A.a", "--dst", "B.b", "--probe=udp", "--port", "9000", "-c", "2", "-s", "4000"],
+    );
     assert_eq!(large.verdict.status, Status::Delivered, "{:#?}", large.verdict);
     assert_eq!(large.packets.sent, 2, "{:#?}", large.packets);
     let journey = journeys(&large, Direction::Forward)[0];
@@ -346,10 +382,29 @@ fn retransmissions_are_told_from_what_was_sent_first() {
     const SIZE: usize = 5_000_000;
     let lab = TestLab::up(|_| {});
     let _server = http_server(&lab, "B.b", 8080, SIZE);
-    run(&lab, "A", &[
-        "iptables", "-I", "FORWARD", "-p", "tcp", "--sport", "8080", "-m", "statistic", "--mode",
-        "nth", "--every", "20", "--packet", "10", "-j", "DROP",
-    ]);
+    run(
+        &lab,
+        "A",
+        &[
+            "iptables",
+            "-I",
+            "FORWARD",
+            "-p",
+            "tcp",
+            "--sport",
+            "8080",
+            "-m",
+            "statistic",
+            "--mode",
+            "nth",
+            "--every",
+            "20",
+            "--packet",
+            "10",
+            "-j",
+            "DROP",
+        ],
+    );
     let args = ["--src", "A.a", "--dst", "B.b", "--proto", "tcp", "--format", "json"];
     let live = Live::start(&lab, &args);
     run(&lab, "A.a", &["curl", "-sf", "-m", "60", "-o", "/dev/null", "http://10.10.1.2:8080/file"]);
@@ -358,9 +413,13 @@ fn retransmissions_are_told_from_what_was_sent_first() {
     // Some packets died, and yet every byte arrived.
     assert_eq!(report.verdict.status, Status::Degraded, "{:#?}", report.verdict);
     assert_eq!(report.verdict.direction, Some(Direction::Reply));
-    assert_eq!(report.verdict.kernel_reason.as_ref().map(|r| r.name.as_str()), Some("NETFILTER_DROP"));
+    assert_eq!(
+        report.verdict.kernel_reason.as_ref().map(|r| r.name.as_str()),
+        Some("NETFILTER_DROP")
+    );
     let reply = direction(&report, Direction::Reply);
-    let (first, last) = (reply.hops.first().expect("hops"), reply.hops.iter().rfind(|h| h.expected).expect("hops"));
+    let (first, last) =
+        (reply.hops.first().expect("hops"), reply.hops.iter().rfind(|h| h.expected).expect("hops"));
     assert_eq!(first.bytes, last.bytes);
     assert!(first.repeated_bytes > 0);
     assert!(report.packets.retransmitted > 0);

@@ -153,7 +153,8 @@ pub struct TraceArgs {
 
 /// Parses `--format` and lists its values in help.
 fn format_parser() -> impl TypedValueParser<Value = Format> {
-    PossibleValuesParser::new(Format::ALL.map(Format::as_str)).try_map(|name| name.parse::<Format>())
+    PossibleValuesParser::new(Format::ALL.map(Format::as_str))
+        .try_map(|name| name.parse::<Format>())
 }
 
 /// `10s`, `1m30s`, `200ms`; a bare number is seconds.

@@ -35,11 +35,14 @@ impl Sink {
     /// When the file cannot be created.
     pub fn open(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path.filter(|p| *p != Path::new("-")) else { return Ok(Sink::Stdout) };
-        let mut name = path.file_name().with_context(|| format!("{}: not a file name", path.display()))?.to_owned();
+        let mut name = path
+            .file_name()
+            .with_context(|| format!("{}: not a file name", path.display()))?
+            .to_owned();
         name.push(format!(".{}.part", std::process::id()));
         let temporary = path.with_file_name(name);
-        let file = File::create(&temporary)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::create(&temporary).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Sink::File { path: path.to_owned(), file, temporary })
     }
 
@@ -84,9 +87,7 @@ pub fn options(args: &TraceArgs, sink: &Sink) -> TextOptions {
     let color = match args.color {
         ColorArg::Always => true,
         ColorArg::Never => false,
-        ColorArg::Auto => {
-            terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-        }
+        ColorArg::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
     };
     let width = if terminal { terminal_width() } else { None }.unwrap_or(DEFAULT_WIDTH);
     TextOptions { color, width, verbose: args.verbose > 0, unicode: unicode() }

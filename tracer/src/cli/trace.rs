@@ -163,11 +163,8 @@ impl<'a> Session<'a> {
         namespaces: &'a HashMap<u32, Netns>,
         mut flows: Vec<Flow>,
     ) -> Result<Self> {
-        let options = Options {
-            ring_bytes: args.buffer << 20,
-            btf: args.btf.clone(),
-            ..Options::default()
-        };
+        let options =
+            Options { ring_bytes: args.buffer << 20, btf: args.btf.clone(), ..Options::default() };
         let filter = filter(args, &flows);
         let topology = Arc::clone(&flows[0].topology);
         let mut capture = Capture::start(&topology, namespaces, &filter, &options)?;
@@ -205,7 +202,8 @@ impl<'a> Session<'a> {
         }
         if args.probe.is_none() {
             let (from, to) = (&topology.src, &topology.dst);
-            let name = |e: &Option<crate::model::End>| e.as_ref().map_or("?", |e| &e.name).to_owned();
+            let name =
+                |e: &Option<crate::model::End>| e.as_ref().map_or("?", |e| &e.name).to_owned();
             session.warn(&format!(
                 "watching {} → {} at {} interfaces (Ctrl-C ends)",
                 name(from),
@@ -312,7 +310,8 @@ impl<'a> Session<'a> {
         // Every event is in the ring buffer before its packet's answer is; the reader looks every
         // few milliseconds.
         let since = self.last_event.elapsed().min(sent.elapsed());
-        let wait = if progress.answered >= progress.sent { Duration::from_millis(30) } else { QUIET };
+        let wait =
+            if progress.answered >= progress.sent { Duration::from_millis(30) } else { QUIET };
         settled && since >= wait
     }
 
@@ -387,14 +386,13 @@ impl<'a> Session<'a> {
             let stations: Vec<_> =
                 flow.topology.stations.iter().filter(|s| s.netns_inum == *inum).collect();
             let there = netns.run(|| {
-                stations.iter().map(|s| {
-                    nix::net::if_::if_nametoindex(s.name.as_str()).ok() == Some(s.ifindex)
-                }).collect::<Vec<_>>()
+                stations
+                    .iter()
+                    .map(|s| nix::net::if_::if_nametoindex(s.name.as_str()).ok() == Some(s.ifindex))
+                    .collect::<Vec<_>>()
             });
             if let Ok(there) = there {
-                gone.extend(
-                    stations.iter().zip(there).filter(|(_, t)| !t).map(|(s, _)| s.label()),
-                );
+                gone.extend(stations.iter().zip(there).filter(|(_, t)| !t).map(|(s, _)| s.label()));
             }
         }
         gone.retain(|label| !self.observation.vanished.contains(label));

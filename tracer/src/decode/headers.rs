@@ -365,9 +365,8 @@ fn arp(data: &[u8]) -> Option<Neighbor> {
     if packet[..6] != [0, 1, 8, 0, 6, 4] {
         return None;
     }
-    let address = |at: usize| {
-        IpAddr::from([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]])
-    };
+    let address =
+        |at: usize| IpAddr::from([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
     let mut mac = [0; 6];
     mac.copy_from_slice(&packet[8..14]);
     Some(Neighbor {
@@ -403,10 +402,5 @@ fn neighbor_discovery(network: &Network, data: &[u8]) -> Option<Neighbor> {
         .and_then(|o| o.first_chunk::<8>())
         .filter(|o| matches!(o[0], 1 | 2) && o[1] == 1)
         .map(|o| Mac([o[2], o[3], o[4], o[5], o[6], o[7]]));
-    Some(Neighbor {
-        request,
-        sender_ip: network.src,
-        sender_mac,
-        target_ip: IpAddr::from(target),
-    })
+    Some(Neighbor { request, sender_ip: network.src, sender_mac, target_ip: IpAddr::from(target) })
 }

@@ -11,9 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;
 
-use tracer_common::{
-    DropTrailer, HOOK_EGRESS, HOOK_INGRESS, HopHeader, KIND_DROP, KIND_HOP,
-};
+use tracer_common::{DropTrailer, HOOK_EGRESS, HOOK_INGRESS, HopHeader, KIND_DROP, KIND_HOP};
 use zerocopy::FromBytes;
 
 pub use headers::parse_frame;
@@ -76,9 +74,7 @@ pub struct KernelNames {
 impl KernelNames {
     fn reason(&self, code: u32) -> String {
         match self.reasons.get(&code) {
-            Some(name) => {
-                name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name).to_owned()
-            }
+            Some(name) => name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name).to_owned(),
             None => format!("REASON_{code}"),
         }
     }

@@ -207,13 +207,12 @@ fn a_drop_record_gets_its_names() {
     let data = ping();
     let mut stack = [0; STACK_FRAMES];
     stack[..3].copy_from_slice(&[0x1010, 0x2010, 0x3010]);
-    let trailer =
-        DropTrailer { location: 0x2020, reason: 6, netns: 5, frames: 3, pad: 0, stack };
+    let trailer = DropTrailer { location: 0x2020, reason: 6, netns: 5, frames: 3, pad: 0, stack };
     let mut batch = Batch::default();
-    batch.push(&record(&HopHeader { kind: KIND_DROP, ..header(&data) }, &[
-        trailer.as_bytes(),
-        &data,
-    ]));
+    batch.push(&record(
+        &HopHeader { kind: KIND_DROP, ..header(&data) },
+        &[trailer.as_bytes(), &data],
+    ));
     let events = decoder().decode(&batch);
     let EventKind::Drop(drop) = &events[0].kind else { panic!() };
     assert_eq!((drop.code, drop.reason.as_str()), (6, "NETFILTER_DROP"));

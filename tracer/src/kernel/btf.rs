@@ -192,10 +192,8 @@ impl Btf {
         let mut id = *self.by_name.get(&(STRUCT, of.to_owned())).ok_or_else(missing)? as usize;
         let mut bits = 0;
         for name in path.split('.') {
-            let (b, t) = self
-                .strip(id)
-                .and_then(|id| self.member(id, name, 0))
-                .ok_or_else(missing)?;
+            let (b, t) =
+                self.strip(id).and_then(|id| self.member(id, name, 0)).ok_or_else(missing)?;
             bits += b;
             id = t;
         }
@@ -272,9 +270,25 @@ mod tests {
         // 1: int; 2: union { int inner } anonymous; 3: struct s { int first; <2> }
         let strings = b"\0int\0inner\0s\0first\0";
         let types = [
-            1, INT << 24, 4, 32, // int
-            0, UNION << 24 | 1, 4, 5, 1, 0, // union
-            11, STRUCT << 24 | 2, 8, 13, 1, 0, 0, 2, 32, // struct s
+            1,
+            INT << 24,
+            4,
+            32, // int
+            0,
+            UNION << 24 | 1,
+            4,
+            5,
+            1,
+            0, // union
+            11,
+            STRUCT << 24 | 2,
+            8,
+            13,
+            1,
+            0,
+            0,
+            2,
+            32, // struct s
         ];
         let btf = Btf::parse(file(&types, strings)).unwrap();
         assert_eq!(btf.offset("s", "first").unwrap(), 0);

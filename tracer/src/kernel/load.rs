@@ -8,9 +8,7 @@ use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
-use tracer_common::{
-    Config, MAX_L3_DEVICES, MAX_PAIRS, MAX_SLOTS, MAX_VXLAN_PORTS,
-};
+use tracer_common::{Config, MAX_L3_DEVICES, MAX_PAIRS, MAX_SLOTS, MAX_VXLAN_PORTS};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::btf::{self, Btf, BtfError};
@@ -20,8 +18,7 @@ use crate::model::{Hook, Station, Topology};
 use crate::netns::Netns;
 
 /// The programs, as built by `cargo xtask build-ebpf`; empty when that was not done.
-static PROGRAMS: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podtrace.bpf.o"));
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podtrace.bpf.o"));
 
 /// The first kernel with TCX.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -43,7 +40,11 @@ fn slots(topology: &Topology) -> Result<Vec<u32>, CaptureError> {
             slots.push(station.netns_inum);
         }
     }
-    if slots.len() > MAX_SLOTS { Err(CaptureError::TooManyNamespaces(slots.len())) } else { Ok(slots) }
+    if slots.len() > MAX_SLOTS {
+        Err(CaptureError::TooManyNamespaces(slots.len()))
+    } else {
+        Ok(slots)
+    }
 }
 
 fn words(address: IpAddr) -> [u32; 4] {
@@ -123,9 +124,7 @@ fn fill_offsets(config: &mut Config, btf: &Btf) -> Result<HashMap<u32, String>, 
     config.dst_dev = btf.offset("dst_entry", "dev")?;
     config.sk_net = btf.offset("sock", "__sk_common.skc_net.net")?;
     let reasons = btf.enum_names("skb_drop_reason");
-    let code = |wanted: &str| {
-        reasons.iter().find(|(_, n)| n.ends_with(wanted)).map(|(c, _)| *c)
-    };
+    let code = |wanted: &str| reasons.iter().find(|(_, n)| n.ends_with(wanted)).map(|(c, _)| *c);
     // No reason has this number: nothing is then spared the stack.
     config.reason_no_socket = code("DROP_REASON_NO_SOCKET").unwrap_or(u32::MAX);
     Ok(reasons)
@@ -278,10 +277,12 @@ pub(super) fn attach_all(
             }
             Ok(gone)
         });
-        gone.extend(outcome.map_err(|source| CaptureError::Netns {
-            netns: netns.name().to_owned(),
-            source,
-        })??);
+        gone.extend(
+            outcome.map_err(|source| CaptureError::Netns {
+                netns: netns.name().to_owned(),
+                source,
+            })??,
+        );
     }
     Ok(gone)
 }
@@ -307,9 +308,8 @@ fn classifier(
 
 /// Attaches both programs to one interface of the current namespace; false when it is gone.
 fn attach_station(bpf: &mut Ebpf, slot: usize, station: &Station) -> Result<bool, CaptureError> {
-    let gone = || {
-        nix::net::if_::if_nametoindex(station.name.as_str()).ok() != Some(station.ifindex)
-    };
+    let gone =
+        || nix::net::if_::if_nametoindex(station.name.as_str()).ok() != Some(station.ifindex);
     if gone() {
         return Ok(false);
     }
@@ -320,10 +320,7 @@ fn attach_station(bpf: &mut Ebpf, slot: usize, station: &Station) -> Result<bool
             if gone() {
                 return Ok(false);
             }
-            return Err(CaptureError::Attach {
-                interface: station.label(),
-                source: source.into(),
-            });
+            return Err(CaptureError::Attach { interface: station.label(), source: source.into() });
         }
     }
     Ok(true)

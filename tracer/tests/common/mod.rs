@@ -1,7 +1,6 @@
 //! What the privileged tests share.
 
 #![expect(clippy::panic, reason = "a test that cannot prepare itself has failed")]
-
 #![expect(dead_code, reason = "each test file uses its part")]
 
 pub mod trace;

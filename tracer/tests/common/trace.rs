@@ -214,9 +214,17 @@ pub fn http_server(lab: &Lab, target: &str, port: u16, size: usize) -> (Server, 
     let files = tempfile::tempdir().expect("temporary directory");
     fs::write(files.path().join("file"), vec![b'x'; size]).expect("write the file");
     let directory = files.path().to_str().expect("UTF-8 path");
-    let argv =
-        ["python3", "-m", "http.server", "--directory", directory, "--bind", "::", &port.to_string()]
-            .map(str::to_owned);
+    let argv = [
+        "python3",
+        "-m",
+        "http.server",
+        "--directory",
+        directory,
+        "--bind",
+        "::",
+        &port.to_string(),
+    ]
+    .map(str::to_owned);
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let server = Server::start(lab, target, &argv);
     let netns = lab.netns(target).expect("namespace");
