@@ -1,6 +1,6 @@
 //! Nothing stays behind, and what goes wrong is said in one line.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
 
 mod common;
 

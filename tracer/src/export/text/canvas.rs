@@ -299,10 +299,11 @@ pub(super) fn wrap(text: &str, first: usize, rest: usize) -> Vec<String> {
             room -= 1;
         }
         while word.width() > room {
-            let (head, tail) = split(word, room);
-            // A character wider than the line.
+            let (mut head, mut tail) = split(word, room);
             if head.is_empty() {
-                break;
+                // A character wider than the line stands out of it, alone.
+                let first = word.chars().next().map_or(word.len(), char::len_utf8);
+                (head, tail) = word.split_at(first);
             }
             if let Some(line) = lines.last_mut() {
                 line.push_str(head);
