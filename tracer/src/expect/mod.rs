@@ -10,6 +10,7 @@ mod plan;
 mod roles;
 #[cfg(test)]
 mod tests;
+pub mod walk;
 
 use std::collections::BTreeSet;
 use std::fmt;
