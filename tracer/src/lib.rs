@@ -4,6 +4,7 @@
 //! correlate, expect, diagnose) take values and return values; the same code serves live traces,
 //! replays and tests.
 
+pub mod analysis;
 pub mod cli;
 pub mod correlate;
 pub mod decode;

@@ -12,14 +12,14 @@ use anyhow::{Context, Result};
 
 use super::args::{Proto, TraceArgs};
 use super::{output, privileges, signals};
-use crate::correlate::{Correlator, Limits};
+use crate::analysis::Analysis;
 use crate::decode::{Batch, Decoder};
 use crate::endpoint::Resolved;
 use crate::expect::Family;
 use crate::facts::Collected;
 use crate::inventory::Inventory;
 use crate::kernel::{Capture, Filter, Options, monotonic_ns};
-use crate::model::{Body, Direction, Event, Loss, Observation, Topology};
+use crate::model::{Direction, Loss, Observation, Topology};
 use crate::netns::Netns;
 use crate::probe::{Probe, ProbeHandle};
 use crate::report::Report;
@@ -81,7 +81,7 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     for family in families {
         let topology = expect::topology(&facts, family)?;
         let addresses = expect::addresses_on_path(&facts, &topology);
-        flows.push(Flow::new(family, topology, addresses));
+        flows.push(Flow { family, topology: Arc::new(topology), addresses });
     }
     let report = Session::start(args, &src, &namespaces, flows)?.run()?;
     let text = args.format.render(&report, &output::options(args, &sink));
@@ -125,15 +125,6 @@ struct Flow {
     topology: Arc<Topology>,
     /// Whose resolution is of interest.
     addresses: Vec<IpAddr>,
-    correlator: Correlator,
-}
-
-impl Flow {
-    fn new(family: Family, topology: Topology, addresses: Vec<IpAddr>) -> Self {
-        let topology = Arc::new(topology);
-        let correlator = Correlator::new(&topology, Limits::default());
-        Self { family, topology, addresses, correlator }
-    }
 }
 
 /// A trace under way.
@@ -142,6 +133,7 @@ struct Session<'a> {
     namespaces: &'a HashMap<u32, Netns>,
     src: &'a Resolved,
     flows: Vec<Flow>,
+    analysis: Analysis,
     capture: Capture,
     decoder: Decoder,
     observation: Observation,
@@ -161,7 +153,7 @@ impl<'a> Session<'a> {
         args: &'a TraceArgs,
         src: &'a Resolved,
         namespaces: &'a HashMap<u32, Netns>,
-        mut flows: Vec<Flow>,
+        flows: Vec<Flow>,
     ) -> Result<Self> {
         let options =
             Options { ring_bytes: args.buffer << 20, btf: args.btf.clone(), ..Options::default() };
@@ -176,14 +168,15 @@ impl<'a> Session<'a> {
             vanished: capture.vanished().to_vec(),
             ..Observation::default()
         };
-        for flow in &mut flows {
-            flow.correlator.arm(observation.armed_ns);
-        }
+        let topologies = flows.iter().map(|f| (f.family, Arc::clone(&f.topology)));
+        let mut analysis = Analysis::new(topologies);
+        analysis.arm(observation.armed_ns);
         let session = Self {
             args,
             namespaces,
             src,
             flows,
+            analysis,
             capture,
             decoder,
             observation,
@@ -239,7 +232,11 @@ impl<'a> Session<'a> {
                 if self.probe_done(probe) {
                     break TIME_IS_UP;
                 }
-            } else if self.args.count.is_some_and(|n| self.started() >= n) {
+            } else if self
+                .args
+                .count
+                .is_some_and(|n| self.analysis.started(Direction::Forward) >= n)
+            {
                 break LATE_DROPS;
             }
             if stations_checked.elapsed() >= Duration::from_secs(1) {
@@ -305,19 +302,14 @@ impl<'a> Session<'a> {
             return true;
         }
         let settled = self.waiting.is_empty()
-            && self.flows.iter().all(|f| f.correlator.pending() == 0)
-            && self.flows.iter().any(|f| f.correlator.started(Direction::Forward) > 0);
+            && self.analysis.pending() == 0
+            && self.analysis.started(Direction::Forward) > 0;
         // Every event is in the ring buffer before its packet's answer is; the reader looks every
         // few milliseconds.
         let since = self.last_event.elapsed().min(sent.elapsed());
         let wait =
             if progress.answered >= progress.sent { Duration::from_millis(30) } else { QUIET };
         settled && since >= wait
-    }
-
-    /// Forward packets that have left the source.
-    fn started(&self) -> u64 {
-        self.flows.iter().map(|f| f.correlator.started(Direction::Forward)).sum()
     }
 
     /// Waits for packets that were under way when the trace was told to end. What sets out from now
@@ -328,11 +320,9 @@ impl<'a> Session<'a> {
         let deadline = Instant::now() + patience;
         loop {
             self.take(Duration::from_millis(10));
-            for flow in &mut self.flows {
-                flow.correlator.close(closed_ns);
-            }
-            let pending: u64 = self.flows.iter().map(|f| f.correlator.pending()).sum();
-            if Instant::now() >= deadline || (pending == 0 && self.waiting.is_empty()) {
+            self.analysis.close(closed_ns);
+            let settled = self.analysis.pending() == 0 && self.waiting.is_empty();
+            if settled || Instant::now() >= deadline {
                 return;
             }
         }
@@ -368,13 +358,13 @@ impl<'a> Session<'a> {
     fn work_off(&mut self) {
         if self.waiting.is_empty() {
             // Tells the correlators that nothing is on its way.
-            push(&mut self.flows, Vec::new());
+            self.analysis.push(Vec::new());
         }
         for batch in std::mem::take(&mut self.waiting) {
             let events = self.decoder.decode(&batch);
             self.capture.release(&batch);
             self.waiting_bytes -= batch.size();
-            push(&mut self.flows, events);
+            self.analysis.push(events);
         }
     }
 
@@ -408,7 +398,7 @@ impl<'a> Session<'a> {
         let (rest, loss) = self.capture.stop();
         for batch in self.waiting.drain(..).chain(rest) {
             let events = self.decoder.decode(&batch);
-            push(&mut self.flows, events);
+            self.analysis.push(events);
         }
         let loss = Loss { undecodable: self.decoder.undecodable(), ..loss };
         let node = self.flows[0].topology.src.as_ref().map_or_else(String::new, |e| e.node.clone());
@@ -420,52 +410,10 @@ impl<'a> Session<'a> {
             kernel: nix::sys::utsname::uname()
                 .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
         };
-        let mut reports: Vec<(Family, Report)> = Vec::new();
-        for Flow { family, topology, correlator, .. } in self.flows {
-            let trace = correlator.finish(&self.observation);
-            let report = diagnose::report(&topology, &trace, &self.observation, &meta);
-            reports.push((family, report));
-        }
-        Ok(choose(reports))
+        let finished = self.analysis.finish(&self.observation, &meta);
+        let (main, _) = finished.context("there was nothing to trace")?;
+        Ok(main.report)
     }
-}
-
-/// Hands events to the correlator of their address family.
-fn push(flows: &mut [Flow], events: Vec<Event>) {
-    if let [flow] = flows {
-        flow.correlator.push(events);
-        return;
-    }
-    let mut by_family: Vec<Vec<Event>> = flows.iter().map(|_| Vec::new()).collect();
-    for event in events {
-        let family = match &event.packet.body {
-            Body::Ip(ip) => Family::of(&ip.src),
-            Body::Neighbor(n) => Family::of(&n.sender_ip),
-            Body::Other(_) => continue,
-        };
-        if let Some(i) = flows.iter().position(|f| f.family == family) {
-            by_family[i].push(event);
-        }
-    }
-    for (flow, events) in flows.iter_mut().zip(by_family) {
-        flow.correlator.push(events);
-    }
-}
-
-/// Of the reports on each address family the one with most packets; a word on the other.
-fn choose(mut reports: Vec<(Family, Report)>) -> Report {
-    let packets = |r: &Report| r.directions.iter().map(|d| d.packets).sum::<u64>();
-    reports.sort_by_key(|(_, r)| std::cmp::Reverse(packets(r)));
-    let mut reports = reports.into_iter();
-    let Some((_, mut report)) = reports.next() else { unreachable!("a flow has a family") };
-    for (family, other) in reports.filter(|(_, r)| packets(r) > 0) {
-        report.notes.push(format!(
-            "{family} packets of the flow were seen too ({}): {}",
-            packets(&other),
-            other.verdict.summary
-        ));
-    }
-    report
 }
 
 fn filter(args: &TraceArgs, flows: &[Flow]) -> Filter {
@@ -517,12 +465,9 @@ impl Progress {
         }
         self.shown = Instant::now();
         self.drawn = true;
-        let sum = |of: fn(&Correlator) -> u64| -> u64 {
-            session.flows.iter().map(|f| of(&f.correlator)).sum()
-        };
-        let forward = sum(|c| c.started(Direction::Forward));
-        let arrived = sum(|c| c.delivered(Direction::Forward));
-        let replies = sum(|c| c.delivered(Direction::Reply));
+        let forward = session.analysis.started(Direction::Forward);
+        let arrived = session.analysis.delivered(Direction::Forward);
+        let replies = session.analysis.delivered(Direction::Reply);
         let probe = probe.map_or_else(String::new, |p| format!("{} sent, ", p.progress().sent));
         eprint!(
             "\r\x1b[K{:.0}s  {probe}{forward} seen, {arrived} arrived, {replies} replies arrived  (Ctrl-C ends)",

@@ -1,15 +1,17 @@
 //! Decoding: from the bytes of an event to a typed event. Pure.
 //!
 //! Enters: batches of ring-buffer records ([`tracer_common`] layouts) and what is needed to name
-//! their numbers. Leaves: [`Event`]s. The only entry point is [`Decoder::decode`]; it checks every
-//! bound and counts what it cannot read.
+//! their numbers. Leaves: [`Event`]s. Two steps: [`Unpacker`] makes a record independent of the
+//! machine it came from ([`RawEvent`], which is what a recording keeps), [`Parser`] reads the
+//! packet in it; [`Decoder`] does both. They check every bound; what cannot be read is counted.
 
 mod headers;
 mod symbols;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use tracer_common::{DropTrailer, HOOK_EGRESS, HOOK_INGRESS, HopHeader, KIND_DROP, KIND_HOP};
 use zerocopy::FromBytes;
@@ -51,7 +53,8 @@ impl Batch {
         self.bytes.len()
     }
 
-    fn records(&self) -> impl Iterator<Item = &[u8]> {
+    /// The records in their order.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.bytes.as_slice();
         std::iter::from_fn(move || {
             let (len, after) = rest.split_first_chunk::<4>()?;
@@ -92,58 +95,53 @@ fn is_tracing(function: &str) -> bool {
 /// that a short trace does.
 pub type NameSource = Box<dyn FnOnce() -> KernelNames + Send>;
 
-/// Turns records into events for one machine.
-pub struct Decoder {
+/// An event whose packet has not been read: what a machine saw, with all numbers of that machine
+/// named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawEvent<'a> {
+    /// As [`Event::time_ns`].
+    pub time_ns: u64,
+    /// As [`Event::netns_inum`].
+    pub netns_inum: u32,
+    /// As [`Event::ifindex`].
+    pub ifindex: u32,
+    /// As [`Event::skb`].
+    pub skb: u64,
+    /// As [`Event::len`].
+    pub len: u32,
+    /// As [`Event::gso`].
+    pub gso: Option<Gso>,
+    /// What.
+    pub kind: EventKind,
+    /// Where in `data` the network header stands, bytes: 14 behind an Ethernet header, 0 without.
+    pub l3_offset: u8,
+    /// EtherType of the network header.
+    pub protocol: u16,
+    /// The packet as captured, perhaps cut short.
+    pub data: Cow<'a, [u8]>,
+}
+
+/// Turns records of one machine into raw events.
+pub struct Unpacker {
     names: LazyLock<KernelNames, NameSource>,
     /// Inode of the namespace behind each slot.
     slots: Vec<u32>,
-    stations: HashMap<(u32, u32), StationId>,
-    vxlan_ports: Vec<u16>,
-    undecodable: u64,
 }
 
-impl fmt::Debug for Decoder {
+impl fmt::Debug for Unpacker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoder").field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Unpacker").field("slots", &self.slots).finish_non_exhaustive()
     }
 }
 
-impl Decoder {
-    /// A decoder for programs whose slots stand for the namespaces with these inodes.
-    pub fn new(topology: &Topology, slots: Vec<u32>, names: NameSource) -> Self {
-        let stations = topology
-            .stations
-            .iter()
-            .zip(0u16..)
-            .map(|(s, i)| ((s.netns_inum, s.ifindex), StationId(i)))
-            .collect();
-        Self {
-            names: LazyLock::new(names),
-            slots,
-            stations,
-            vxlan_ports: topology.vxlan_ports.clone(),
-            undecodable: 0,
-        }
+impl Unpacker {
+    /// For programs whose slots stand for the namespaces with these inodes.
+    pub fn new(slots: Vec<u32>, names: NameSource) -> Self {
+        Self { names: LazyLock::new(names), slots }
     }
 
-    /// Records that could not be decoded so far.
-    pub fn undecodable(&self) -> u64 {
-        self.undecodable
-    }
-
-    /// Decodes all records of a batch, in their order.
-    pub fn decode(&mut self, batch: &Batch) -> Vec<Event> {
-        let mut events = Vec::with_capacity(batch.len());
-        for record in batch.records() {
-            match self.event(record) {
-                Some(event) => events.push(event),
-                None => self.undecodable += 1,
-            }
-        }
-        events
-    }
-
-    fn event(&self, record: &[u8]) -> Option<Event> {
+    /// Reads everything but the packet; `None` for a record that is not one.
+    pub fn unpack<'a>(&self, record: &'a [u8]) -> Option<RawEvent<'a>> {
         let (header, rest) = HopHeader::read_from_prefix(record).ok()?;
         let (kind, netns_inum, data) = match header.kind {
             KIND_HOP => {
@@ -161,17 +159,8 @@ impl Decoder {
             }
             _ => return None,
         };
-        let data = data.get(..usize::from(header.caplen))?;
-        let packet = parse_frame(
-            data,
-            usize::from(header.l3_offset),
-            u16::from_be(header.protocol),
-            header.len,
-            &self.vxlan_ports,
-        )?;
-        Some(Event {
+        Some(RawEvent {
             time_ns: header.time_ns,
-            station: self.stations.get(&(netns_inum, header.ifindex)).copied(),
             netns_inum,
             ifindex: header.ifindex,
             skb: header.skb,
@@ -179,7 +168,9 @@ impl Decoder {
             gso: (header.gso_segs > 1)
                 .then_some(Gso { segments: header.gso_segs, size: header.gso_size }),
             kind,
-            packet,
+            l3_offset: header.l3_offset,
+            protocol: u16::from_be(header.protocol),
+            data: Cow::Borrowed(data.get(..usize::from(header.caplen))?),
         })
     }
 
@@ -195,6 +186,86 @@ impl Decoder {
                 .skip_while(|name| is_tracing(name))
                 .collect(),
         }
+    }
+}
+
+/// Reads the packets of raw events.
+#[derive(Clone, Debug)]
+pub struct Parser {
+    stations: HashMap<(u32, u32), StationId>,
+    vxlan_ports: Vec<u16>,
+}
+
+impl Parser {
+    /// For events at the stations of this topology.
+    pub fn new(topology: &Topology) -> Self {
+        let stations = topology
+            .stations
+            .iter()
+            .zip(0u16..)
+            .map(|(s, i)| ((s.netns_inum, s.ifindex), StationId(i)))
+            .collect();
+        Self { stations, vxlan_ports: topology.vxlan_ports.clone() }
+    }
+
+    /// The event; `None` when not even the network header is there.
+    pub fn parse(&self, raw: RawEvent<'_>) -> Option<Event> {
+        let packet = parse_frame(
+            &raw.data,
+            usize::from(raw.l3_offset),
+            raw.protocol,
+            raw.len,
+            &self.vxlan_ports,
+        )?;
+        Some(Event {
+            time_ns: raw.time_ns,
+            station: self.stations.get(&(raw.netns_inum, raw.ifindex)).copied(),
+            netns_inum: raw.netns_inum,
+            ifindex: raw.ifindex,
+            skb: raw.skb,
+            len: raw.len,
+            gso: raw.gso,
+            kind: raw.kind,
+            packet,
+        })
+    }
+}
+
+/// Turns records into events for one machine.
+#[derive(Debug)]
+pub struct Decoder {
+    unpacker: Arc<Unpacker>,
+    parser: Parser,
+    undecodable: u64,
+}
+
+impl Decoder {
+    /// A decoder for programs whose slots stand for the namespaces with these inodes.
+    pub fn new(topology: &Topology, slots: Vec<u32>, names: NameSource) -> Self {
+        let unpacker = Arc::new(Unpacker::new(slots, names));
+        Self { unpacker, parser: Parser::new(topology), undecodable: 0 }
+    }
+
+    /// Its first half.
+    pub fn unpacker(&self) -> &Arc<Unpacker> {
+        &self.unpacker
+    }
+
+    /// Records that could not be decoded so far.
+    pub fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+
+    /// Decodes all records of a batch, in their order.
+    pub fn decode(&mut self, batch: &Batch) -> Vec<Event> {
+        let mut events = Vec::with_capacity(batch.len());
+        for record in batch.records() {
+            match self.unpacker.unpack(record).and_then(|raw| self.parser.parse(raw)) {
+                Some(event) => events.push(event),
+                None => self.undecodable += 1,
+            }
+        }
+        events
     }
 }
 
