@@ -6,8 +6,12 @@
 
 mod attach;
 mod collect;
+mod diff;
+pub mod firewall;
+mod lookup;
 mod netlink;
 mod parse;
+mod traffic;
 mod types;
 
 use std::io;
@@ -18,9 +22,15 @@ use serde::{Deserialize, Serialize};
 pub use attach::{Attachment, attachment};
 pub use collect::{Collected, FactsError, collect, survey};
 pub(crate) use collect::{is_link_local, underlay};
+pub use diff::{Change, Difference, Entry, RulePlace, diff};
+pub use firewall::Firewall;
+pub use traffic::{
+    AttachPoint, AttachedProgram, Conntrack, ConntrackEntry, LinkStats, Qdisc, Socket, SocketProto,
+    Tuple, Xdp, XfrmPolicy,
+};
 pub use types::{
-    Address, BridgePort, FdbEntry, Gap, Link, NeighborEntry, NeighborState, NetnsFacts, Route,
-    RouteAnswer, RouteHit, RouteKind, RouteOutcome, RouteQuery, Rule, RuleAction,
+    Address, BridgeInfo, BridgePort, FdbEntry, Gap, Link, NeighborEntry, NeighborState, NetnsFacts,
+    Route, RouteAnswer, RouteHit, RouteKind, RouteOutcome, RouteQuery, Rule, RuleAction,
 };
 
 use crate::model::End;

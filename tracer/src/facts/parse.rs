@@ -13,7 +13,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags,
+    RouteType, RouteVia,
 };
 use netlink_packet_route::rule::{
     RuleAction as WireRuleAction, RuleAttribute, RuleFlags, RuleMessage,
@@ -183,7 +184,9 @@ pub(super) fn route(message: RouteMessage) -> Option<Route> {
     let (mut table, mut dst) = (u32::from(header.table), any);
     let (mut oif, mut gateway, mut prefsrc, mut priority) = (None, None, None, None);
     let mut onlink = header.flags.contains(RouteFlags::Onlink);
-    let mut dead = header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown);
+    let mut linkdown = header.flags.contains(RouteFlags::Linkdown);
+    let mut dead = linkdown || header.flags.contains(RouteFlags::Dead);
+    let mut mtu = None;
     let mut hops = Vec::new();
     for attribute in message.attributes {
         match attribute {
@@ -195,10 +198,17 @@ pub(super) fn route(message: RouteMessage) -> Option<Route> {
                 for hop in next {
                     onlink |= hop.flags.contains(RouteNextHopFlags::Onlink);
                     dead |= hop.flags.contains(RouteNextHopFlags::Dead);
+                    linkdown |= hop.flags.contains(RouteNextHopFlags::Linkdown);
                     hops.push((hop.interface_index, hop.attributes.iter().find_map(next_hop)));
                 }
             }
             RouteAttribute::PrefSource(a) => prefsrc = route_address(&a),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|m| match m {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             other => gateway = next_hop(&other).or(gateway),
         }
     }
@@ -219,6 +229,9 @@ pub(super) fn route(message: RouteMessage) -> Option<Route> {
         onlink,
         dead,
         more_hops: hops,
+        linkdown,
+        tos: header.tos,
+        mtu,
     })
 }
 
@@ -249,15 +262,10 @@ pub(super) fn rule(message: RuleMessage) -> Option<Rule> {
     };
     let mut rule = Rule {
         v6,
-        priority: 0,
         invert: header.flags.contains(RuleFlags::Invert),
-        src: None,
-        dst: None,
-        iif: None,
-        oif: None,
-        fwmark: None,
         table: u32::from(header.table),
-        action: RuleAction::Nop,
+        tos: header.tos,
+        ..Rule::default()
     };
     let (mut mark, mut mask, mut target) = (None, u32::MAX, 0);
     for attribute in message.attributes {
@@ -271,6 +279,11 @@ pub(super) fn rule(message: RuleMessage) -> Option<Rule> {
             RuleAttribute::FwMask(m) => mask = m,
             RuleAttribute::Table(t) => rule.table = t,
             RuleAttribute::Goto(t) => target = t,
+            RuleAttribute::IpProtocol(p) => rule.proto = Some(i32::from(p) as u8),
+            RuleAttribute::SourcePortRange(r) => rule.sport = Some((r.start, r.end)),
+            RuleAttribute::DestinationPortRange(r) => rule.dport = Some((r.start, r.end)),
+            RuleAttribute::SuppressPrefixLen(l) if l != u32::MAX => rule.suppress_prefix = Some(l),
+            RuleAttribute::UidRange(r) => rule.uids = Some((r.start, r.end)),
             _ => {}
         }
     }

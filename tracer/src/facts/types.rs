@@ -1,4 +1,4 @@
-//! The state of one namespace as values, and the look-ups that the kernel itself would do on them.
+//! The state of one namespace as values.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::firewall::Firewall;
+use super::traffic::{AttachedProgram, Conntrack, LinkStats, Qdisc, Socket, Xdp, XfrmPolicy};
 use crate::model::{Mac, VxlanInfo};
 
 /// ARPHRD_ETHER (include/uapi/linux/if_arp.h).
@@ -35,6 +37,32 @@ pub struct NetnsFacts {
     pub answers: Vec<RouteAnswer>,
     /// Ids under which this namespace knows others: id → inode.
     pub nsids: BTreeMap<i32, u32>,
+    /// Kernel parameters of networking, under the names that sysctl(8) uses:
+    /// `net.ipv4.conf.cni0.rp_filter`; a dot within an interface name is a slash.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Protocol counters: `Ip.InAddrErrors`, `TcpExt.ListenOverflows`, `Udp.InCsumErrors`,
+    /// `Ip6.InNoRoutes`.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
+    /// Connection tracking; `None` where there is none.
+    #[serde(default)]
+    pub conntrack: Option<Conntrack>,
+    /// Packet filters.
+    #[serde(default)]
+    pub firewall: Firewall,
+    /// Queueing disciplines.
+    #[serde(default)]
+    pub qdiscs: Vec<Qdisc>,
+    /// Programs and filters at the interfaces' tc hooks and XDP, other than podtrace's own.
+    #[serde(default)]
+    pub programs: Vec<AttachedProgram>,
+    /// IPsec policies.
+    #[serde(default)]
+    pub xfrm: Vec<XfrmPolicy>,
+    /// Listening TCP and all UDP sockets of programs; not the kernel's own tunnel sockets.
+    #[serde(default)]
+    pub sockets: Vec<Socket>,
     /// What could not be read.
     #[serde(default)]
     pub gaps: Vec<Gap>,
@@ -89,6 +117,18 @@ pub struct Link {
     pub vxlan: Option<VxlanInfo>,
     /// `Some` for a port of a bridge.
     pub bridge_port: Option<BridgePort>,
+    /// `Some` for a bridge.
+    #[serde(default)]
+    pub bridge: Option<BridgeInfo>,
+    /// Counters.
+    #[serde(default)]
+    pub stats: Option<LinkStats>,
+    /// `Some` when an XDP program is attached.
+    #[serde(default)]
+    pub xdp: Option<Xdp>,
+    /// Hears everything (`promisc`).
+    #[serde(default)]
+    pub promiscuous: bool,
 }
 
 impl Link {
@@ -111,6 +151,22 @@ impl Link {
     pub fn is_tun(&self) -> bool {
         self.is("tun") && !self.ethernet()
     }
+}
+
+/// Attributes of a bridge (`IFLA_BR_*`); `None`: not told by this kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeInfo {
+    /// Spanning tree runs.
+    pub stp: Option<bool>,
+    /// Drops frames whose VLAN is not allowed.
+    pub vlan_filtering: Option<bool>,
+    /// Bridged IPv4 goes through iptables here whatever the sysctl says.
+    pub nf_call_iptables: Option<bool>,
+    /// Bridged IPv6 goes through ip6tables here whatever the sysctl says.
+    pub nf_call_ip6tables: Option<bool>,
+    /// Time after which a learned address is forgotten, in hundredths of a second.
+    pub ageing_time: Option<u32>,
 }
 
 /// Flags of a bridge port (`IFLA_BRPORT_*`); `None`: not told by this kernel.
@@ -229,7 +285,7 @@ pub enum RouteKind {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Table; 254 is "main", 255 "local".
     pub table: u32,
@@ -253,10 +309,19 @@ pub struct Route {
     pub dead: bool,
     /// Further next hops of a multipath route: interface index and gateway.
     pub more_hops: Vec<(u32, Option<IpAddr>)>,
+    /// No carrier at its interface (`linkdown`): used nevertheless, unless a sysctl says otherwise.
+    #[serde(default)]
+    pub linkdown: bool,
+    /// Only for packets with this type of service; 0: for all.
+    #[serde(default)]
+    pub tos: u8,
+    /// Bytes of network-layer packet at most, where the route says so.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
 
 /// What a rule does (`FR_ACT_*`, include/uapi/linux/fib_rules.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuleAction {
     /// Look in the table.
@@ -264,6 +329,7 @@ pub enum RuleAction {
     /// Go on at the rule of this priority.
     Goto(u32),
     /// Nothing.
+    #[default]
     Nop,
     /// Drop silently.
     Blackhole,
@@ -276,7 +342,7 @@ pub enum RuleAction {
 }
 
 /// A policy rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// IPv6 rather than IPv4.
     pub v6: bool,
@@ -298,6 +364,24 @@ pub struct Rule {
     pub table: u32,
     /// What it does.
     pub action: RuleAction,
+    /// Only this type of service; 0: any.
+    #[serde(default)]
+    pub tos: u8,
+    /// Only this layer-4 protocol.
+    #[serde(default)]
+    pub proto: Option<u8>,
+    /// Only these source ports: first and last.
+    #[serde(default)]
+    pub sport: Option<(u16, u16)>,
+    /// Only these destination ports: first and last.
+    #[serde(default)]
+    pub dport: Option<(u16, u16)>,
+    /// Answers of the table with a prefix of at most this length do not count.
+    #[serde(default)]
+    pub suppress_prefix: Option<u32>,
+    /// Only packets of these users (first and last id): never forwarded ones.
+    #[serde(default)]
+    pub uids: Option<(u32, u32)>,
 }
 
 /// A question to the kernel's routing: where would this packet go?
@@ -367,79 +451,4 @@ pub struct RouteHit {
     pub prefsrc: Option<IpAddr>,
     /// Table that decided.
     pub table: u32,
-}
-
-impl NetnsFacts {
-    /// The interface with this index.
-    pub fn link(&self, index: u32) -> Option<&Link> {
-        self.links.iter().find(|l| l.index == index)
-    }
-
-    /// Addresses of an interface.
-    pub fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = IpNet> + '_ {
-        self.addresses.iter().filter(move |a| a.ifindex == ifindex).map(|a| a.net)
-    }
-
-    /// The interface that has this address.
-    pub fn holder(&self, ip: IpAddr) -> Option<&Link> {
-        let address = self.addresses.iter().find(|a| a.net.addr() == ip)?;
-        self.link(address.ifindex)
-    }
-
-    /// The other end of a pair: namespace inode and interface index.
-    pub fn peer(&self, link: &Link) -> Option<(u32, u32)> {
-        let index = link.linked.filter(|_| link.is_pair())?;
-        let inum = match link.linked_nsid {
-            Some(id) => *self.nsids.get(&id)?,
-            None => self.inum,
-        };
-        Some((inum, index))
-    }
-
-    /// The hardware address that packets to a neighbour are sent to.
-    pub fn neighbor(&self, ifindex: u32, ip: IpAddr) -> Option<&NeighborEntry> {
-        self.neighbors.iter().find(|n| n.ifindex == ifindex && n.ip == ip)
-    }
-
-    /// Where a VXLAN device sends a hardware address: its entry, else the default one (all zero).
-    pub fn tunnel_entry(&self, ifindex: u32, mac: Mac) -> Option<&FdbEntry> {
-        let find = |mac: Mac| {
-            self.fdb.iter().find(|e| e.ifindex == ifindex && e.mac == mac && e.dst.is_some())
-        };
-        find(mac).or_else(|| find(Mac::default()))
-    }
-
-    /// The question that a VXLAN device asks when it sends a packet to `next_hop`: the chain
-    /// next hop → neighbour → hardware address → forwarding entry → tunnel endpoint.
-    pub fn tunnel_query(&self, device: &Link, next_hop: IpAddr) -> Option<RouteQuery> {
-        let vxlan = device.vxlan.as_ref()?;
-        let mac = self.neighbor(device.index, next_hop)?.mac?;
-        let entry = self.tunnel_entry(device.index, mac)?;
-        let dst = entry.dst?;
-        let src = vxlan.local.filter(|l| l.is_ipv4() == dst.is_ipv4());
-        Some(RouteQuery { dst, src, iif: None, oif: entry.via })
-    }
-
-    /// The answer to exactly this question.
-    pub fn answer(&self, query: &RouteQuery) -> Option<&RouteAnswer> {
-        self.answers.iter().find(|a| a.query == *query)
-    }
-
-    /// Answers for a destination: as if forwarded first, then as if sent by the host.
-    pub fn answers_to(&self, dst: IpAddr) -> impl Iterator<Item = &RouteAnswer> {
-        let of = move |forwarded: bool| {
-            self.answers
-                .iter()
-                .filter(move |a| a.query.dst == dst && a.query.iif.is_some() == forwarded)
-        };
-        of(true).chain(of(false))
-    }
-
-    /// Where a packet to `dst` would leave; `None` when no route forwards it.
-    pub fn way_to(&self, dst: IpAddr) -> Option<(&Link, &RouteHit)> {
-        self.answers_to(dst).find_map(|a| {
-            let hit = a.hit().filter(|h| h.kind == RouteKind::Unicast)?;
-            Some((self.link(hit.oif?)?, hit))
-        })
-    }
 }
