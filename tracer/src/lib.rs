@@ -20,3 +20,4 @@ pub mod model;
 pub mod netns;
 pub mod probe;
 pub mod report;
+pub mod session;

@@ -708,6 +708,25 @@ pub struct Observation {
     pub vanished: Vec<String>,
     /// Probes that could not run, with the reason.
     pub disabled: Vec<String>,
+    /// The follow-up ping between nodes, where one was sent.
+    pub node_ping: Option<NodePing>,
+}
+
+/// A ping from node to node, sent when packets were lost between them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePing {
+    /// Node that sent.
+    pub from: String,
+    /// Node that was to answer.
+    pub to: String,
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Echo requests sent.
+    pub sent: u64,
+    /// Answers received.
+    pub answered: u64,
 }
 
 impl Observation {

@@ -90,6 +90,7 @@ fn probe(proto: Proto, v4: bool) -> Probe {
         count: 5,
         interval: Duration::from_millis(2),
         size: 56,
+        dont_fragment: false,
         timeout: Duration::from_secs(5),
     }
 }

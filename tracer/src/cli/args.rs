@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::export::Format;
+use crate::probe::Proto;
 
 /// Follow real packets from pod to pod, across both nodes, and see where and why they die.
 #[derive(Debug, Parser)]
@@ -42,28 +43,6 @@ pub enum Command {
     Pods(super::inspect::PodsArgs),
     /// Nodes that can be named
     Nodes(super::inspect::NodesArgs),
-}
-
-/// `--proto`, `--probe`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Proto {
-    /// ICMP echo (ICMPv6 over IPv6).
-    Icmp,
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Proto {
-    /// IP protocol number. For ICMP that of IPv4; the kernel filter takes it to mean ICMPv6 too.
-    pub fn number(self) -> u8 {
-        match self {
-            Proto::Icmp => 1,
-            Proto::Tcp => 6,
-            Proto::Udp => 17,
-        }
-    }
 }
 
 /// `--color`.
@@ -106,10 +85,11 @@ pub struct TraceArgs {
     #[arg(long, short = 'i', value_name = "TIME", default_value = "200ms",
           value_parser = parse_duration)]
     pub interval: Duration,
-    /// Payload bytes of the probe's packets, as ping -s
-    #[arg(long, short = 's', value_name = "BYTES", default_value_t = 56,
+    /// Payload bytes of the probe's packets, as ping -s [default: 56, then one packet as large as
+    /// the pod's MTU allows]
+    #[arg(long, short = 's', value_name = "BYTES",
           value_parser = clap::value_parser!(u16).range(..=65000))]
-    pub size: u16,
+    pub size: Option<u16>,
     /// Request and reply (the default)
     #[arg(long)]
     pub both: bool,

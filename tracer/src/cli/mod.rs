@@ -15,6 +15,7 @@ use clap::Parser;
 use crate::endpoint::EndpointError;
 use crate::expect::ExpectError;
 use crate::inventory::InventoryError;
+use crate::session::SpecError;
 
 /// podtrace itself failed.
 const FAILED: u8 = 1;
@@ -64,6 +65,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn exit_code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<Usage>() {
+            return USAGE;
+        }
+        if cause.is::<SpecError>() {
             return USAGE;
         }
         if let Some(error) = cause.downcast_ref::<InventoryError>() {

@@ -8,6 +8,7 @@ mod build;
 mod changes;
 mod failure;
 mod fix;
+mod large;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,10 @@ use std::net::IpAddr;
 use crate::model::{
     Direction, End, Hook, Observation, Outcome, Point, Role, StationId, Topology, Trace,
 };
+use crate::facts::PathFacts;
 use crate::report::{PacketCounts, Report, SCHEMA, Tool};
 
+pub use large::with_large;
 pub use place::{Stage, stage};
 pub use text::{icmp_text, tcp_flags_text};
 use verdict::Counts;
@@ -38,6 +41,23 @@ pub struct Meta {
     pub kernel: String,
 }
 
+/// All that a report is made from; live and from a file the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Where the flow can pass.
+    pub topology: &'a Topology,
+    /// What the packets did.
+    pub trace: &'a Trace,
+    /// What the capture and the probe tell besides.
+    pub observation: &'a Observation,
+    /// Network state before the trace, where it was read.
+    pub before: Option<&'a PathFacts>,
+    /// Network state after it.
+    pub after: Option<&'a PathFacts>,
+    /// What the report says about itself.
+    pub meta: &'a Meta,
+}
+
 /// All that a diagnosis rests on.
 struct Case<'a> {
     topology: &'a Topology,
@@ -46,12 +66,8 @@ struct Case<'a> {
 }
 
 /// The report of a trace.
-pub fn report(
-    topology: &Topology,
-    trace: &Trace,
-    observation: &Observation,
-    meta: &Meta,
-) -> Report {
+pub fn report(input: &Input<'_>) -> Report {
+    let Input { topology, trace, observation, meta, .. } = *input;
     let case = Case { topology, trace, observation };
     let forward = verdict::of_direction(&case, Direction::Forward);
     let reply = verdict::of_direction(&case, Direction::Reply);

@@ -13,7 +13,14 @@ fn diagnose(tape: &Tape, observation: &Observation) -> Report {
         version: "0".into(),
         kernel: "6.18".into(),
     };
-    report(&tape.topology, &trace, observation, &meta)
+    report(&Input {
+        topology: &tape.topology,
+        trace: &trace,
+        observation,
+        before: None,
+        after: None,
+        meta: &meta,
+    })
 }
 
 fn probe(proto: &str, sent: u64, answered: u64) -> Option<ProbeResult> {

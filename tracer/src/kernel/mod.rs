@@ -176,6 +176,11 @@ impl Capture {
         &self.vanished
     }
 
+    /// Waits until every event that has happened by now is in [`Capture::batches`].
+    pub fn sync(&self) {
+        self.reader.sync();
+    }
+
     /// Events lost so far.
     pub fn loss(&self) -> Loss {
         let sum = |index| self.lost.get(&index, 0).map_or(0, |cpus| cpus.iter().sum());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,6 +28,8 @@ struct Shared {
     backlog: AtomicUsize,
     /// Records dropped because the backlog was full.
     discarded: AtomicU64,
+    /// How often the ring buffer has been read until it was empty.
+    passes: AtomicU64,
 }
 
 pub(super) struct Reader {
@@ -58,6 +61,15 @@ impl Reader {
 
     pub(super) fn discarded(&self) -> u64 {
         self.shared.discarded.load(Relaxed)
+    }
+
+    /// Waits until every record that is in the ring buffer now has been handed over.
+    pub(super) fn sync(&self) {
+        // The pass under way may have begun before: the one after it has not.
+        let enough = self.shared.passes.load(Relaxed) + 2;
+        while self.shared.passes.load(Relaxed) < enough && !self.thread.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Reads what is left, ends the thread, and returns it with the number of discarded records.
@@ -102,6 +114,7 @@ fn run(
         if !batch.is_empty() && !hand_over(&mut batch, shared, sender) || stopping {
             return;
         }
+        shared.passes.fetch_add(1, Relaxed);
     }
 }
 

@@ -49,6 +49,10 @@ impl Icmp {
             .map_err(|e| probe.context("filter the raw socket for ICMP", &e))?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         probe.bind(&socket)?;
+        if probe.dont_fragment {
+            whole(&socket, probe.dst.is_ipv4())
+                .map_err(|e| probe.context("forbid fragmentation", &e))?;
+        }
         // Random, so that several probes from one pod do not take each other's answers.
         let id = (RandomState::new().hash_one(probe.dst) as u16).max(1);
         Ok(Self {
@@ -142,6 +146,18 @@ fn filter(socket: &Socket, v4: bool) -> io::Result<()> {
             }
         }
         set_option(socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &mask)
+    }
+}
+
+/// Sends packets unfragmented, up to the MTU of the pod's own interface: `IP_PMTUDISC_PROBE` sets
+/// "don't fragment" and ignores what was learned of the path (include/uapi/linux/in.h, in6.h).
+fn whole(socket: &Socket, v4: bool) -> io::Result<()> {
+    if v4 {
+        let probe = libc::IP_PMTUDISC_PROBE.cast_unsigned();
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &[probe])
+    } else {
+        let probe = libc::IPV6_PMTUDISC_PROBE.cast_unsigned();
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &[probe])
     }
 }
 

@@ -46,6 +46,15 @@ impl Proto {
             Proto::Udp => "udp",
         }
     }
+
+    /// IP protocol number (IANA); ICMP stands for ICMPv6 too.
+    pub fn number(self) -> u8 {
+        match self {
+            Proto::Icmp => 1,
+            Proto::Tcp => 6,
+            Proto::Udp => 17,
+        }
+    }
 }
 
 impl fmt::Display for Proto {
@@ -84,6 +93,8 @@ pub struct Probe {
     /// Payload bytes as `ping -s` counts them: behind the ICMP or UDP header. TCP attempts carry
     /// none.
     pub size: usize,
+    /// Forbid fragmentation, whatever the kernel has learned of the path's MTU (ICMP).
+    pub dont_fragment: bool,
     /// How long to wait for outstanding answers after the last packet; for TCP also the longest
     /// that one attempt may take.
     pub timeout: Duration,
@@ -209,6 +220,7 @@ mod tests {
             count: 1,
             interval: Duration::ZERO,
             size: 0,
+            dont_fragment: false,
             timeout: Duration::ZERO,
         };
         let error = probe.run(Arc::default(), &AtomicBool::new(false)).unwrap_err();

@@ -1,0 +1,494 @@
+//! A trace from its beginning to its report: attach, watch (or probe), correlate, diagnose.
+//!
+//! Enters: a [`Spec`] and two resolved ends. Leaves: a [`Report`]. Whoever drives it (the command
+//! line, a screen) calls [`Session::step`] until it says that the trace is over, then
+//! [`Session::finish`]. What needs a second look once the first result is known (a full-size packet,
+//! a ping from node to node) is sent by [`follow`] over the same capture.
+
+mod follow;
+mod spec;
+mod stage;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::decode::{Batch, Decoder};
+use crate::diagnose::{self, Meta};
+use crate::endpoint::{self, Resolved};
+use crate::expect::{self, Family};
+use crate::facts::{self, Collected, PathFacts};
+use crate::inventory::Inventory;
+use crate::kernel::{Capture, Filter, Options, monotonic_ns};
+use crate::model::{Direction, End, Loss, Observation, Topology};
+use crate::netns::Netns;
+use crate::probe::{self, Probe, ProbeHandle};
+use crate::report::Report;
+
+pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
+use stage::{Closed, Flow, Stage};
+
+/// How long after the last packet of a probe an unfinished journey is waited for. The kernel drops
+/// packets that wait for an address resolution after three seconds (net/ipv4/arp.c: three probes,
+/// one second apart; measured 3.05 to 3.07 s).
+const LATE_DROPS: Duration = Duration::from_millis(3500);
+
+/// How long nothing must happen before a probe without an answer to everything is done, when no
+/// packet of it is under way any more.
+const QUIET: Duration = Duration::from_millis(1000);
+
+/// How long packets under way are waited for when the time is up.
+const TIME_IS_UP: Duration = Duration::from_millis(500);
+
+/// The same after Ctrl-C.
+const INTERRUPTED: Duration = Duration::from_millis(250);
+
+/// Records are decoded as they come below this rate; above it they are kept for later, so that
+/// podtrace takes no CPU time from the traffic it watches. Bytes per look.
+const BUSY_BYTES: usize = 512 << 10;
+
+/// Undecoded records are worked off at the latest when they take this much memory, bytes.
+const DEFER_BYTES: usize = 256 << 20;
+
+/// The trace cannot be done as asked; the user has to ask otherwise.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SpecError(pub String);
+
+/// How far a trace has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Since the beginning.
+    pub elapsed: Duration,
+    /// Packets that the probe has sent; `None` without a probe.
+    pub sent: Option<u64>,
+    /// Packets that left the source.
+    pub seen: u64,
+    /// Of those, the ones that arrived.
+    pub arrived: u64,
+    /// Answers that arrived.
+    pub replied: u64,
+}
+
+/// A trace under way. Dropping it detaches everything.
+pub struct Session {
+    spec: Spec,
+    src: Resolved,
+    namespaces: HashMap<u32, Netns>,
+    before: PathFacts,
+    stage: Stage,
+    capture: Capture,
+    decoder: Decoder,
+    /// Set from outside (Ctrl-C) to end the trace.
+    stop: Arc<AtomicBool>,
+    /// Probes end with it.
+    stop_probes: Arc<AtomicBool>,
+    started: jiff::Timestamp,
+    begun: Instant,
+    /// Batches not yet decoded.
+    waiting: Vec<Batch>,
+    waiting_bytes: usize,
+    /// When a packet was last seen.
+    last_event: Instant,
+    /// When the probe was first seen to have sent everything.
+    all_sent: Option<Instant>,
+    stations_checked: Instant,
+    patience: Duration,
+    notices: Vec<String>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Reads the network state, attaches, and starts the probe if there is to be one. `stop` ends
+    /// the trace when it is set.
+    ///
+    /// # Errors
+    /// When the ends have no address family in common ([`SpecError`]), a namespace cannot be read,
+    /// or nothing can be attached.
+    pub fn start(
+        spec: Spec,
+        src: Resolved,
+        dst: &Resolved,
+        inventory: Option<&Inventory>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        endpoint::distinct(&src, dst)?;
+        let families = families(&spec, &src.end, &dst.end)?;
+        let Collected { facts: before, namespaces } = facts::collect(inventory, &src, dst)?;
+        let mut flows = Vec::new();
+        for family in families {
+            let topology = Arc::new(expect::topology(&before, family)?);
+            flows.push(Flow::new(family, topology));
+        }
+        let options =
+            Options { ring_bytes: spec.buffer << 20, btf: spec.btf.clone(), ..Options::default() };
+        let topology = Arc::clone(&flows[0].topology);
+        let filter = filter(&spec, &before, &flows);
+        let mut capture = Capture::start(&topology, &namespaces, &filter, &options)?;
+        let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
+        let decoder = Decoder::new(&topology, capture.slots().to_vec(), names);
+        let observation = Observation {
+            armed_ns: monotonic_ns(),
+            disabled: capture.disabled().to_vec(),
+            vanished: capture.vanished().to_vec(),
+            ..Observation::default()
+        };
+        let notices = observation.disabled.iter().chain(&topology.gaps).cloned().collect();
+        let now = Instant::now();
+        let mut session = Self {
+            spec,
+            src,
+            namespaces,
+            before,
+            stage: Stage::new(flows, observation),
+            capture,
+            decoder,
+            stop,
+            stop_probes: Arc::default(),
+            started: jiff::Timestamp::now(),
+            begun: now,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            last_event: now,
+            all_sent: None,
+            stations_checked: now,
+            patience: TIME_IS_UP,
+            notices,
+        };
+        session.start_probe()?;
+        Ok(session)
+    }
+
+    /// What the user should know by now, each line once.
+    pub fn notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Where the flow can pass.
+    pub fn topology(&self) -> &Topology {
+        &self.stage.flows[0].topology
+    }
+
+    /// How far the trace has come.
+    pub fn progress(&self) -> Progress {
+        let correlators = || self.stage.flows.iter().map(|f| &f.correlator);
+        Progress {
+            elapsed: self.begun.elapsed(),
+            sent: self.stage.probe.as_ref().map(|p| p.progress().sent),
+            seen: correlators().map(|c| c.started(Direction::Forward)).sum(),
+            arrived: correlators().map(|c| c.delivered(Direction::Forward)).sum(),
+            replied: correlators().map(|c| c.delivered(Direction::Reply)).sum(),
+        }
+    }
+
+    /// Watches for about `time`; false when the trace is over and [`Session::finish`] is due.
+    pub fn step(&mut self, time: Duration) -> bool {
+        self.take(time);
+        if self.stop.load(Relaxed) {
+            self.patience = INTERRUPTED;
+            return false;
+        }
+        if self.spec.duration.is_some_and(|d| self.begun.elapsed() >= d) {
+            self.patience = TIME_IS_UP;
+            return false;
+        }
+        if self.stage.probe.is_some() {
+            // It has waited for late drops already.
+            if self.probe_done() {
+                self.patience = TIME_IS_UP;
+                return false;
+            }
+        } else if self.spec.count.is_some_and(|n| self.progress().seen >= n) {
+            self.patience = LATE_DROPS;
+            return false;
+        }
+        if self.stations_checked.elapsed() >= Duration::from_secs(1) {
+            self.stations_checked = Instant::now();
+            self.check_stations();
+        }
+        true
+    }
+
+    /// Waits for what is under way, looks again where the result asks for it, detaches, and
+    /// diagnoses.
+    ///
+    /// # Errors
+    /// When the probe could not be sent.
+    pub fn finish(mut self) -> Result<Report> {
+        let patience = self.patience;
+        let main = self.close_stage(patience)?;
+        let after = facts::recollect(&self.before, &self.namespaces);
+        let mut report = self.diagnose(&main, &after);
+        if !self.stop.load(Relaxed) {
+            report = self.follow_up(report, main, &after)?;
+        }
+        self.stop_probes.store(true, Relaxed);
+        drop(self.capture);
+        Ok(report)
+    }
+
+    /// The report of one stage.
+    fn diagnose(&self, stage: &Closed, after: &PathFacts) -> Report {
+        let meta = Meta {
+            started: self.started.to_string(),
+            duration_ns: u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: nix::sys::utsname::uname()
+                .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
+        };
+        let reports = stage.traces.iter().map(|(family, topology, trace)| {
+            let input = diagnose::Input {
+                topology,
+                trace,
+                observation: &stage.observation,
+                before: Some(&self.before),
+                after: Some(after),
+                meta: &meta,
+            };
+            (*family, diagnose::report(&input))
+        });
+        choose(reports.collect())
+    }
+
+    fn start_probe(&mut self) -> Result<()> {
+        let Some(proto) = self.spec.probe else { return Ok(()) };
+        let probe = Probe {
+            proto,
+            count: self.spec.probe_count(),
+            interval: self.spec.interval,
+            size: usize::from(self.spec.size.unwrap_or(DEFAULT_SIZE)),
+            ..self.template()?
+        };
+        self.stage.probe = Some(self.send(probe));
+        Ok(())
+    }
+
+    /// A probe between the two ends, of one ICMP packet.
+    fn template(&self) -> Result<Probe> {
+        let flow = &self.stage.flows[0];
+        let address = |end: &Option<End>| end.as_ref().and_then(|e| flow.family.first(e));
+        let (Some(src), Some(dst)) = (address(&flow.topology.src), address(&flow.topology.dst))
+        else {
+            anyhow::bail!("no address to send from or to");
+        };
+        Ok(Probe {
+            proto: probe::Proto::Icmp,
+            src,
+            dst,
+            port: self.spec.port.unwrap_or(0),
+            count: 1,
+            interval: self.spec.interval,
+            size: usize::from(DEFAULT_SIZE),
+            dont_fragment: false,
+            timeout: LATE_DROPS,
+        })
+    }
+
+    fn send(&self, probe: Probe) -> ProbeHandle {
+        probe.start(&self.src.pod_netns, Arc::clone(&self.stop_probes))
+    }
+
+    /// Whether the probe has sent everything and nothing more is to be expected of it.
+    fn probe_done(&mut self) -> bool {
+        let Some(probe) = &self.stage.probe else { return true };
+        if probe.is_finished() {
+            return true;
+        }
+        let progress = probe.progress();
+        if progress.sent < self.spec.probe_count() {
+            return false;
+        }
+        let sent = *self.all_sent.get_or_insert_with(Instant::now);
+        if sent.elapsed() >= LATE_DROPS {
+            return true;
+        }
+        let settled = self.waiting.is_empty()
+            && self.stage.pending() == 0
+            && self.stage.flows.iter().any(|f| f.correlator.started(Direction::Forward) > 0);
+        // Every event is in the ring buffer before its packet's answer is; the reader looks every
+        // few milliseconds.
+        let since = self.last_event.elapsed().min(sent.elapsed());
+        let wait =
+            if progress.answered >= progress.sent { Duration::from_millis(30) } else { QUIET };
+        settled && since >= wait
+    }
+
+    /// Waits for packets that were under way when the stage was told to end, at most `patience`.
+    /// What sets out from now on would be seen only in part, and does not count.
+    fn close_stage(&mut self, patience: Duration) -> Result<Closed> {
+        let closed_ns = monotonic_ns();
+        self.stage.observation.closed_ns = Some(closed_ns);
+        let deadline = Instant::now() + patience;
+        loop {
+            self.take(Duration::from_millis(10));
+            for flow in &mut self.stage.flows {
+                flow.correlator.close(closed_ns);
+            }
+            let done = self.stage.pending() == 0 && self.waiting.is_empty();
+            if Instant::now() >= deadline || done {
+                break;
+            }
+        }
+        self.stop_probes.store(true, Relaxed);
+        if let Some(probe) = self.stage.probe.take() {
+            let result = probe.join().context("the probe failed")?;
+            self.stage.observation.probe = Some(result);
+        }
+        self.stop_probes = Arc::default();
+        self.check_stations();
+        self.capture.sync();
+        self.stage.observation.end_ns = monotonic_ns();
+        while let Ok(batch) = self.capture.batches().try_recv() {
+            self.waiting_bytes += batch.size();
+            self.waiting.push(batch);
+        }
+        self.work_off();
+        let loss = Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() };
+        let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
+        self.stage.observation.loss = vec![(node, loss)];
+        let next = self.stage.next(monotonic_ns());
+        Ok(std::mem::replace(&mut self.stage, next).close())
+    }
+
+    /// Takes batches for about `time`, and decodes them unless the traffic is heavy.
+    fn take(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut taken = 0;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.capture.batches().recv_timeout(left) {
+                Ok(batch) => {
+                    taken += batch.size();
+                    self.last_event = Instant::now();
+                    self.waiting_bytes += batch.size();
+                    self.waiting.push(batch);
+                }
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    // The reader has gone; do not spin.
+                    std::thread::sleep(left);
+                    break;
+                }
+            }
+        }
+        if taken < BUSY_BYTES || self.waiting_bytes > DEFER_BYTES {
+            self.work_off();
+        }
+    }
+
+    /// Decodes and correlates everything that waits.
+    fn work_off(&mut self) {
+        if self.waiting.is_empty() {
+            // Tells the correlators that nothing is on its way.
+            self.stage.push(Vec::new());
+        }
+        for batch in std::mem::take(&mut self.waiting) {
+            let events = self.decoder.decode(&batch);
+            self.capture.release(&batch);
+            self.waiting_bytes -= batch.size();
+            self.stage.push(events);
+        }
+    }
+
+    /// Notes interfaces that are no longer there, once each.
+    fn check_stations(&mut self) {
+        let topology = Arc::clone(&self.stage.flows[0].topology);
+        let mut gone = Vec::new();
+        for (inum, netns) in &self.namespaces {
+            let stations: Vec<_> =
+                topology.stations.iter().filter(|s| s.netns_inum == *inum).collect();
+            let there = netns.run(|| {
+                stations
+                    .iter()
+                    .map(|s| nix::net::if_::if_nametoindex(s.name.as_str()).ok() == Some(s.ifindex))
+                    .collect::<Vec<_>>()
+            });
+            if let Ok(there) = there {
+                gone.extend(stations.iter().zip(there).filter(|(_, t)| !t).map(|(s, _)| s.label()));
+            }
+        }
+        let vanished = &mut self.stage.observation.vanished;
+        gone.retain(|label| !vanished.contains(label));
+        for label in gone {
+            self.notices.push(format!("interface {label} vanished during the trace"));
+            vanished.push(label);
+        }
+    }
+}
+
+/// The address families to look at: the one asked for, that of the probe, or all that both ends
+/// have.
+fn families(spec: &Spec, src: &End, dst: &End) -> Result<Vec<Family>, SpecError> {
+    let mut families: Vec<Family> = [Family::V4, Family::V6]
+        .into_iter()
+        .filter(|f| f.first(src).is_some() && f.first(dst).is_some())
+        .filter(|f| !(spec.ipv4 && *f == Family::V6 || spec.ipv6 && *f == Family::V4))
+        .collect();
+    if families.is_empty() {
+        let wanted = match (spec.ipv4, spec.ipv6) {
+            (true, _) => "IPv4 ",
+            (_, true) => "IPv6 ",
+            _ => "",
+        };
+        return Err(SpecError(format!(
+            "{} and {} have no {wanted}addresses of the same family",
+            src.name, dst.name
+        )));
+    }
+    if spec.probe.is_some() {
+        families.truncate(1);
+    }
+    Ok(families)
+}
+
+/// Of the reports on each address family the one with most packets; a word on the other.
+fn choose(mut reports: Vec<(Family, Report)>) -> Report {
+    let packets = |r: &Report| r.directions.iter().map(|d| d.packets).sum::<u64>();
+    reports.sort_by_key(|(_, r)| std::cmp::Reverse(packets(r)));
+    let mut reports = reports.into_iter();
+    let Some((_, mut report)) = reports.next() else { unreachable!("a flow has a family") };
+    for (family, other) in reports.filter(|(_, r)| packets(r) > 0) {
+        report.notes.push(format!(
+            "{family} packets of the flow were seen too ({}): {}",
+            packets(&other),
+            other.verdict.summary
+        ));
+    }
+    report
+}
+
+fn filter(spec: &Spec, facts: &PathFacts, flows: &[Flow]) -> Filter {
+    let mut filter = Filter {
+        proto: spec.protocol(),
+        port: spec.port,
+        snaplen: spec.snaplen,
+        ..Filter::default()
+    };
+    for Flow { topology, family, .. } in flows {
+        let ips = |end: &Option<End>| {
+            let ips = end.as_ref().map(|e| e.ips.clone()).unwrap_or_default();
+            ips.into_iter().filter(|ip| Family::of(ip) == *family).collect::<Vec<_>>()
+        };
+        for a in ips(&topology.src) {
+            for b in ips(&topology.dst) {
+                filter.pairs.push((a, b));
+            }
+        }
+        filter.addresses.extend(expect::addresses_on_path(facts, topology));
+        filter.vxlan_ports.extend(&topology.vxlan_ports);
+    }
+    filter.addresses.sort_unstable();
+    filter.addresses.dedup();
+    filter.vxlan_ports.sort_unstable();
+    filter.vxlan_ports.dedup();
+    filter
+}
