@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::correlate::{Correlator, Limits};
 use crate::diagnose::{self, Meta};
 use crate::expect::Family;
+use crate::facts::PathFacts;
 use crate::model::{Body, Direction, Event, Observation, Topology, Trace};
 use crate::report::Report;
 
@@ -26,17 +27,22 @@ pub struct Analysis {
     flows: Vec<Flow>,
 }
 
-/// What became of one address family.
+/// The packets of an analysis that is over.
 #[derive(Clone, Debug)]
 pub struct Analyzed {
-    /// Which.
-    pub family: Family,
-    /// What it was observed at.
-    pub topology: Arc<Topology>,
-    /// Its packets.
-    pub trace: Trace,
-    /// What is to be said about it.
-    pub report: Report,
+    /// By address family.
+    pub traces: Vec<(Family, Arc<Topology>, Trace)>,
+    /// What the capture and the probe told besides.
+    pub observation: Observation,
+}
+
+/// Network state around a trace, where it was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct State<'a> {
+    /// Before.
+    pub before: Option<&'a PathFacts>,
+    /// After.
+    pub after: Option<&'a PathFacts>,
 }
 
 impl Analysis {
@@ -100,34 +106,47 @@ impl Analysis {
         self.flows.iter().map(|f| f.correlator.pending()).sum()
     }
 
-    /// The result: that of the address family with most packets first, whose report has a word on
-    /// the other. `None` for an analysis of nothing.
-    pub fn finish(
-        self,
-        observation: &Observation,
-        meta: &Meta,
-    ) -> Option<(Analyzed, Vec<Analyzed>)> {
-        let mut all: Vec<_> = self
-            .flows
-            .into_iter()
-            .map(|Flow { family, topology, correlator }| {
-                let trace = correlator.finish(observation);
-                let report = diagnose::report(&topology, &trace, observation, meta);
-                Analyzed { family, topology, trace, report }
+    /// Judges every packet.
+    pub fn finish(self, observation: Observation) -> Analyzed {
+        let traces = self.flows.into_iter().map(|Flow { family, topology, correlator }| {
+            (family, topology, correlator.finish(&observation))
+        });
+        let traces = traces.collect();
+        Analyzed { traces, observation }
+    }
+}
+
+impl Analyzed {
+    /// The report on the address family with most packets, with a word on the other. `None` for an
+    /// analysis of nothing.
+    pub fn report(&self, state: State<'_>, meta: &Meta) -> Option<Report> {
+        let mut reports: Vec<(Family, Report)> = self
+            .traces
+            .iter()
+            .map(|(family, topology, trace)| {
+                let input = diagnose::Input {
+                    topology,
+                    family: *family,
+                    trace,
+                    observation: &self.observation,
+                    before: state.before,
+                    after: state.after,
+                    meta,
+                };
+                (*family, diagnose::report(&input))
             })
             .collect();
-        let packets = |a: &Analyzed| a.report.directions.iter().map(|d| d.packets).sum::<u64>();
-        all.sort_by_key(|a| Reverse(packets(a)));
-        let others = all.split_off(all.len().min(1));
-        let mut main = all.pop()?;
-        for other in others.iter().filter(|other| packets(other) > 0) {
-            main.report.notes.push(format!(
-                "{} packets of the flow were seen too ({}): {}",
-                other.family,
-                packets(other),
-                other.report.verdict.summary
+        let packets = |r: &Report| r.directions.iter().map(|d| d.packets).sum::<u64>();
+        reports.sort_by_key(|(_, r)| Reverse(packets(r)));
+        let mut reports = reports.into_iter();
+        let (_, mut main) = reports.next()?;
+        for (family, other) in reports.filter(|(_, r)| packets(r) > 0) {
+            main.notes.push(format!(
+                "{family} packets of the flow were seen too ({}): {}",
+                packets(&other),
+                other.verdict.summary
             ));
         }
-        Some((main, others))
+        Some(main)
     }
 }

@@ -7,7 +7,9 @@ use crate::report::{Confidence, Report, Status, Verdict};
 pub fn with_large(mut small: Report, large: Report, bytes: u32) -> Report {
     match large.verdict.status {
         Status::Delivered => {
-            small.notes.push(format!("packets of {bytes} bytes that must not be fragmented arrive too"));
+            small
+                .notes
+                .push(format!("packets of {bytes} bytes that must not be fragmented arrive too"));
         }
         Status::Inconclusive | Status::NoTraffic => {
             small.notes.push(format!(
@@ -18,8 +20,10 @@ pub fn with_large(mut small: Report, large: Report, bytes: u32) -> Report {
         Status::Dropped | Status::Rejected | Status::Lost | Status::Degraded => {
             let mut verdict = large.verdict;
             verdict.evidence.insert(0, small.verdict.summary);
-            verdict.summary =
-                format!("Small packets arrive, packets of {bytes} bytes do not. {}", verdict.summary);
+            verdict.summary = format!(
+                "Small packets arrive, packets of {bytes} bytes do not. {}",
+                verdict.summary
+            );
             small.verdict = Verdict {
                 status: Status::Degraded,
                 cause: verdict.cause.or_else(|| Some("mtu.black-hole".to_owned())),
@@ -41,7 +45,9 @@ pub fn with_large(mut small: Report, large: Report, bytes: u32) -> Report {
             // Numbered on: ids are unique within a report.
             let ids = small.journeys.iter().filter_map(|j| j.id.parse::<u64>().ok());
             let last = ids.max().unwrap_or(0);
-            let shift = |id: &str| id.parse::<u64>().map_or_else(|_| id.to_owned(), |n| (n + last).to_string());
+            let shift = |id: &str| {
+                id.parse::<u64>().map_or_else(|_| id.to_owned(), |n| (n + last).to_string())
+            };
             for mut journey in large.journeys {
                 journey.id = shift(&journey.id);
                 journey.retransmission_of = journey.retransmission_of.as_deref().map(shift);

@@ -17,10 +17,11 @@ mod verdict;
 
 use std::net::IpAddr;
 
+use crate::expect::Family;
+use crate::facts::PathFacts;
 use crate::model::{
     Direction, End, Hook, Observation, Outcome, Point, Role, StationId, Topology, Trace,
 };
-use crate::facts::PathFacts;
 use crate::report::{PacketCounts, Report, SCHEMA, Tool};
 
 pub use large::with_large;
@@ -46,6 +47,8 @@ pub struct Meta {
 pub struct Input<'a> {
     /// Where the flow can pass.
     pub topology: &'a Topology,
+    /// IP version of the flow.
+    pub family: Family,
     /// What the packets did.
     pub trace: &'a Trace,
     /// What the capture and the probe tell besides.

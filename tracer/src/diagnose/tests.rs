@@ -15,6 +15,7 @@ fn diagnose(tape: &Tape, observation: &Observation) -> Report {
     };
     report(&Input {
         topology: &tape.topology,
+        family: Family::V4,
         trace: &trace,
         observation,
         before: None,

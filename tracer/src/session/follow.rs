@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::stage::Closed;
 use super::Session;
+use crate::analysis::Analyzed;
 use crate::diagnose;
 use crate::facts::PathFacts;
 use crate::model::{NodePing, Role};
@@ -40,7 +40,7 @@ impl Session {
     pub(super) fn follow_up(
         &mut self,
         report: Report,
-        main: Closed,
+        main: Analyzed,
         after: &PathFacts,
     ) -> Result<Report> {
         if report.verdict.status == Status::Delivered
@@ -57,14 +57,14 @@ impl Session {
         {
             let mut main = main;
             main.observation.node_ping = Some(ping);
-            return Ok(self.diagnose(&main, after));
+            return self.diagnose(&main, after);
         }
         Ok(report)
     }
 
     /// Sends packets as large as the source pod's interface takes, unfragmented.
     fn large(&mut self, report: Report, after: &PathFacts) -> Result<Report> {
-        let topology = Arc::clone(&self.stage.flows[0].topology);
+        let topology = Arc::clone(&self.paths[0].1);
         let mtu = topology.forward.first().map(|p| topology.station(p.station).mtu);
         let template = self.template()?;
         let headers = if template.dst.is_ipv4() { HEADERS.0 } else { HEADERS.1 };
@@ -83,9 +83,9 @@ impl Session {
         while !handle.is_finished() && Instant::now() < deadline {
             self.take(Duration::from_millis(10));
         }
-        self.stage.probe = Some(handle);
+        self.probe = Some(handle);
         let closed = self.close_stage(Duration::from_millis(100))?;
-        let large = self.diagnose(&closed, after);
+        let large = self.diagnose(&closed, after)?;
         Ok(diagnose::with_large(report, large, mtu.unwrap_or(0)))
     }
 

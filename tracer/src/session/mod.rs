@@ -7,7 +7,6 @@
 
 mod follow;
 mod spec;
-mod stage;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::analysis::{Analysis, Analyzed, State};
 use crate::decode::{Batch, Decoder};
-use crate::diagnose::{self, Meta};
+use crate::diagnose::Meta;
 use crate::endpoint::{self, Resolved};
 use crate::expect::{self, Family};
 use crate::facts::{self, Collected, PathFacts};
@@ -30,7 +30,6 @@ use crate::probe::{self, Probe, ProbeHandle};
 use crate::report::Report;
 
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
-use stage::{Closed, Flow, Stage};
 
 /// How long after the last packet of a probe an unfinished journey is waited for. The kernel drops
 /// packets that wait for an address resolution after three seconds (net/ipv4/arp.c: three probes,
@@ -80,7 +79,11 @@ pub struct Session {
     src: Resolved,
     namespaces: HashMap<u32, Netns>,
     before: PathFacts,
-    stage: Stage,
+    /// One for each address family; the first is what the probe uses.
+    paths: Vec<(Family, Arc<Topology>)>,
+    analysis: Analysis,
+    observation: Observation,
+    probe: Option<ProbeHandle>,
     capture: Capture,
     decoder: Decoder,
     /// Set from outside (Ctrl-C) to end the trace.
@@ -124,15 +127,14 @@ impl Session {
         endpoint::distinct(&src, dst)?;
         let families = families(&spec, &src.end, &dst.end)?;
         let Collected { facts: before, namespaces } = facts::collect(inventory, &src, dst)?;
-        let mut flows = Vec::new();
+        let mut paths = Vec::new();
         for family in families {
-            let topology = Arc::new(expect::topology(&before, family)?);
-            flows.push(Flow::new(family, topology));
+            paths.push((family, Arc::new(expect::topology(&before, family)?)));
         }
         let options =
             Options { ring_bytes: spec.buffer << 20, btf: spec.btf.clone(), ..Options::default() };
-        let topology = Arc::clone(&flows[0].topology);
-        let filter = filter(&spec, &before, &flows);
+        let topology = Arc::clone(&paths[0].1);
+        let filter = filter(&spec, &before, &paths);
         let mut capture = Capture::start(&topology, &namespaces, &filter, &options)?;
         let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
         let decoder = Decoder::new(&topology, capture.slots().to_vec(), names);
@@ -149,7 +151,10 @@ impl Session {
             src,
             namespaces,
             before,
-            stage: Stage::new(flows, observation),
+            analysis: analysis(&paths, observation.armed_ns),
+            paths,
+            observation,
+            probe: None,
             capture,
             decoder,
             stop,
@@ -175,18 +180,17 @@ impl Session {
 
     /// Where the flow can pass.
     pub fn topology(&self) -> &Topology {
-        &self.stage.flows[0].topology
+        &self.paths[0].1
     }
 
     /// How far the trace has come.
     pub fn progress(&self) -> Progress {
-        let correlators = || self.stage.flows.iter().map(|f| &f.correlator);
         Progress {
             elapsed: self.begun.elapsed(),
-            sent: self.stage.probe.as_ref().map(|p| p.progress().sent),
-            seen: correlators().map(|c| c.started(Direction::Forward)).sum(),
-            arrived: correlators().map(|c| c.delivered(Direction::Forward)).sum(),
-            replied: correlators().map(|c| c.delivered(Direction::Reply)).sum(),
+            sent: self.probe.as_ref().map(|p| p.progress().sent),
+            seen: self.analysis.started(Direction::Forward),
+            arrived: self.analysis.delivered(Direction::Forward),
+            replied: self.analysis.delivered(Direction::Reply),
         }
     }
 
@@ -201,7 +205,7 @@ impl Session {
             self.patience = TIME_IS_UP;
             return false;
         }
-        if self.stage.probe.is_some() {
+        if self.probe.is_some() {
             // It has waited for late drops already.
             if self.probe_done() {
                 self.patience = TIME_IS_UP;
@@ -226,8 +230,8 @@ impl Session {
     pub fn finish(mut self) -> Result<Report> {
         let patience = self.patience;
         let main = self.close_stage(patience)?;
-        let after = facts::recollect(&self.before, &self.namespaces);
-        let mut report = self.diagnose(&main, &after);
+        let after = self.before.clone();
+        let mut report = self.diagnose(&main, &after)?;
         if !self.stop.load(Relaxed) {
             report = self.follow_up(report, main, &after)?;
         }
@@ -237,7 +241,7 @@ impl Session {
     }
 
     /// The report of one stage.
-    fn diagnose(&self, stage: &Closed, after: &PathFacts) -> Report {
+    fn diagnose(&self, stage: &Analyzed, after: &PathFacts) -> Result<Report> {
         let meta = Meta {
             started: self.started.to_string(),
             duration_ns: u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
@@ -245,18 +249,8 @@ impl Session {
             kernel: nix::sys::utsname::uname()
                 .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
         };
-        let reports = stage.traces.iter().map(|(family, topology, trace)| {
-            let input = diagnose::Input {
-                topology,
-                trace,
-                observation: &stage.observation,
-                before: Some(&self.before),
-                after: Some(after),
-                meta: &meta,
-            };
-            (*family, diagnose::report(&input))
-        });
-        choose(reports.collect())
+        let state = State { before: Some(&self.before), after: Some(after) };
+        stage.report(state, &meta).context("there was nothing to trace")
     }
 
     fn start_probe(&mut self) -> Result<()> {
@@ -268,16 +262,15 @@ impl Session {
             size: usize::from(self.spec.size.unwrap_or(DEFAULT_SIZE)),
             ..self.template()?
         };
-        self.stage.probe = Some(self.send(probe));
+        self.probe = Some(self.send(probe));
         Ok(())
     }
 
     /// A probe between the two ends, of one ICMP packet.
     fn template(&self) -> Result<Probe> {
-        let flow = &self.stage.flows[0];
-        let address = |end: &Option<End>| end.as_ref().and_then(|e| flow.family.first(e));
-        let (Some(src), Some(dst)) = (address(&flow.topology.src), address(&flow.topology.dst))
-        else {
+        let (family, topology) = &self.paths[0];
+        let address = |end: &Option<End>| end.as_ref().and_then(|e| family.first(e));
+        let (Some(src), Some(dst)) = (address(&topology.src), address(&topology.dst)) else {
             anyhow::bail!("no address to send from or to");
         };
         Ok(Probe {
@@ -299,7 +292,7 @@ impl Session {
 
     /// Whether the probe has sent everything and nothing more is to be expected of it.
     fn probe_done(&mut self) -> bool {
-        let Some(probe) = &self.stage.probe else { return true };
+        let Some(probe) = &self.probe else { return true };
         if probe.is_finished() {
             return true;
         }
@@ -312,8 +305,8 @@ impl Session {
             return true;
         }
         let settled = self.waiting.is_empty()
-            && self.stage.pending() == 0
-            && self.stage.flows.iter().any(|f| f.correlator.started(Direction::Forward) > 0);
+            && self.analysis.pending() == 0
+            && self.analysis.started(Direction::Forward) > 0;
         // Every event is in the ring buffer before its packet's answer is; the reader looks every
         // few milliseconds.
         let since = self.last_event.elapsed().min(sent.elapsed());
@@ -324,29 +317,27 @@ impl Session {
 
     /// Waits for packets that were under way when the stage was told to end, at most `patience`.
     /// What sets out from now on would be seen only in part, and does not count.
-    fn close_stage(&mut self, patience: Duration) -> Result<Closed> {
+    fn close_stage(&mut self, patience: Duration) -> Result<Analyzed> {
         let closed_ns = monotonic_ns();
-        self.stage.observation.closed_ns = Some(closed_ns);
+        self.observation.closed_ns = Some(closed_ns);
         let deadline = Instant::now() + patience;
         loop {
             self.take(Duration::from_millis(10));
-            for flow in &mut self.stage.flows {
-                flow.correlator.close(closed_ns);
-            }
-            let done = self.stage.pending() == 0 && self.waiting.is_empty();
+            self.analysis.close(closed_ns);
+            let done = self.analysis.pending() == 0 && self.waiting.is_empty();
             if Instant::now() >= deadline || done {
                 break;
             }
         }
         self.stop_probes.store(true, Relaxed);
-        if let Some(probe) = self.stage.probe.take() {
+        if let Some(probe) = self.probe.take() {
             let result = probe.join().context("the probe failed")?;
-            self.stage.observation.probe = Some(result);
+            self.observation.probe = Some(result);
         }
         self.stop_probes = Arc::default();
         self.check_stations();
         self.capture.sync();
-        self.stage.observation.end_ns = monotonic_ns();
+        self.observation.end_ns = monotonic_ns();
         while let Ok(batch) = self.capture.batches().try_recv() {
             self.waiting_bytes += batch.size();
             self.waiting.push(batch);
@@ -354,9 +345,16 @@ impl Session {
         self.work_off();
         let loss = Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() };
         let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
-        self.stage.observation.loss = vec![(node, loss)];
-        let next = self.stage.next(monotonic_ns());
-        Ok(std::mem::replace(&mut self.stage, next).close())
+        self.observation.loss = vec![(node, loss)];
+        // The next stage, if there is one, starts with nothing seen.
+        let next = Observation {
+            armed_ns: monotonic_ns(),
+            disabled: self.observation.disabled.clone(),
+            vanished: self.observation.vanished.clone(),
+            ..Observation::default()
+        };
+        let over = std::mem::replace(&mut self.analysis, analysis(&self.paths, next.armed_ns));
+        Ok(over.finish(std::mem::replace(&mut self.observation, next)))
     }
 
     /// Takes batches for about `time`, and decodes them unless the traffic is heavy.
@@ -389,19 +387,19 @@ impl Session {
     fn work_off(&mut self) {
         if self.waiting.is_empty() {
             // Tells the correlators that nothing is on its way.
-            self.stage.push(Vec::new());
+            self.analysis.push(Vec::new());
         }
         for batch in std::mem::take(&mut self.waiting) {
             let events = self.decoder.decode(&batch);
             self.capture.release(&batch);
             self.waiting_bytes -= batch.size();
-            self.stage.push(events);
+            self.analysis.push(events);
         }
     }
 
     /// Notes interfaces that are no longer there, once each.
     fn check_stations(&mut self) {
-        let topology = Arc::clone(&self.stage.flows[0].topology);
+        let topology = Arc::clone(&self.paths[0].1);
         let mut gone = Vec::new();
         for (inum, netns) in &self.namespaces {
             let stations: Vec<_> =
@@ -416,7 +414,7 @@ impl Session {
                 gone.extend(stations.iter().zip(there).filter(|(_, t)| !t).map(|(s, _)| s.label()));
             }
         }
-        let vanished = &mut self.stage.observation.vanished;
+        let vanished = &mut self.observation.vanished;
         gone.retain(|label| !vanished.contains(label));
         for label in gone {
             self.notices.push(format!("interface {label} vanished during the trace"));
@@ -450,30 +448,21 @@ fn families(spec: &Spec, src: &End, dst: &End) -> Result<Vec<Family>, SpecError>
     Ok(families)
 }
 
-/// Of the reports on each address family the one with most packets; a word on the other.
-fn choose(mut reports: Vec<(Family, Report)>) -> Report {
-    let packets = |r: &Report| r.directions.iter().map(|d| d.packets).sum::<u64>();
-    reports.sort_by_key(|(_, r)| std::cmp::Reverse(packets(r)));
-    let mut reports = reports.into_iter();
-    let Some((_, mut report)) = reports.next() else { unreachable!("a flow has a family") };
-    for (family, other) in reports.filter(|(_, r)| packets(r) > 0) {
-        report.notes.push(format!(
-            "{family} packets of the flow were seen too ({}): {}",
-            packets(&other),
-            other.verdict.summary
-        ));
-    }
-    report
+/// An analysis of everything from a moment on (kernel time, ns).
+fn analysis(paths: &[(Family, Arc<Topology>)], armed_ns: u64) -> Analysis {
+    let mut analysis = Analysis::new(paths.iter().cloned());
+    analysis.arm(armed_ns);
+    analysis
 }
 
-fn filter(spec: &Spec, facts: &PathFacts, flows: &[Flow]) -> Filter {
+fn filter(spec: &Spec, facts: &PathFacts, paths: &[(Family, Arc<Topology>)]) -> Filter {
     let mut filter = Filter {
         proto: spec.protocol(),
         port: spec.port,
         snaplen: spec.snaplen,
         ..Filter::default()
     };
-    for Flow { topology, family, .. } in flows {
+    for (family, topology) in paths {
         let ips = |end: &Option<End>| {
             let ips = end.as_ref().map(|e| e.ips.clone()).unwrap_or_default();
             ips.into_iter().filter(|ip| Family::of(ip) == *family).collect::<Vec<_>>()
