@@ -5,8 +5,8 @@ use std::io;
 use std::net::IpAddr;
 
 use super::attach::attachment;
-use super::types::{Link, RouteQuery};
-use super::{KnownPod, PathFacts, Space, SpaceKind, netlink};
+use super::types::{Link, NetnsFacts, RouteQuery};
+use super::{KnownPod, PathFacts, Space, SpaceKind, deep, netlink};
 use crate::endpoint::{self, Resolved};
 use crate::inventory::{Inventory, Node, Place};
 use crate::model::End;
@@ -171,7 +171,29 @@ pub fn collect(
         .collect();
     let mut facts = PathFacts { src: src.end.clone(), dst: dst.end.clone(), spaces, pods, gaps };
     ask(&mut facts, &namespaces)?;
+    deep::read(&mut facts, &namespaces);
     Ok(Collected { facts, namespaces })
+}
+
+/// Reads the same namespaces again and asks the same questions: what a trace may have changed.
+///
+/// # Errors
+/// When one of the namespaces cannot be entered any more.
+pub fn recollect(collected: &Collected<PathFacts>) -> Result<PathFacts, FactsError> {
+    let mut facts = collected.facts.clone();
+    for space in &mut facts.spaces {
+        let Some(netns) = collected.namespaces.get(&space.facts.inum) else { continue };
+        let queries: Vec<RouteQuery> = space.facts.answers.iter().map(|a| a.query).collect();
+        let fresh = netlink::snapshot(netns, &queries, &[]).map_err(|source| FactsError {
+            whose: space.title(),
+            netns: netns.name().to_owned(),
+            source,
+        })?;
+        let nsids = std::mem::take(&mut space.facts.nsids);
+        space.facts = NetnsFacts { nsids, ..fresh };
+    }
+    deep::read(&mut facts, &collected.namespaces);
+    Ok(facts)
 }
 
 /// Reads every node of this machine in the inventory, with its pods. What cannot be read is told

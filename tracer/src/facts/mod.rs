@@ -6,11 +6,13 @@
 
 mod attach;
 mod collect;
+mod deep;
 mod diff;
 pub mod firewall;
 mod lookup;
 mod netlink;
 mod parse;
+mod proc;
 mod traffic;
 mod types;
 
@@ -20,7 +22,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use attach::{Attachment, attachment};
-pub use collect::{Collected, FactsError, collect, survey};
+pub use collect::{Collected, FactsError, collect, recollect, survey};
 pub(crate) use collect::{is_link_local, underlay};
 pub use diff::{Change, Difference, Entry, RulePlace, diff};
 pub use firewall::Firewall;
@@ -61,6 +63,16 @@ pub struct Space {
     pub ips: Vec<IpAddr>,
     /// Its state.
     pub facts: NetnsFacts,
+}
+
+impl Space {
+    /// Whose it is, for a sentence: `pod A.a`, `node A`.
+    pub fn title(&self) -> String {
+        match &self.pod {
+            Some(pod) => format!("pod {}.{pod}", self.node),
+            None => format!("node {}", self.node),
+        }
+    }
 }
 
 /// A pod that is known but not traced: it gives its addresses a name.

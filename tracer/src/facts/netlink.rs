@@ -6,7 +6,6 @@ use std::os::fd::AsRawFd;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::link::LinkExtentMask;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -16,8 +15,7 @@ use super::parse;
 use super::types::{Gap, NetnsFacts, RouteAnswer, RouteOutcome, RouteQuery};
 use crate::netns::Netns;
 
-/// Reads every table of `netns`, asks `queries`, and learns under which ids it knows the `known`
-/// namespaces.
+/// Reads `netns`, asks `queries`, and learns under which ids it knows the `known` namespaces.
 pub(super) fn snapshot(
     netns: &Netns,
     queries: &[RouteQuery],
@@ -62,11 +60,7 @@ fn inside<T: Send>(netns: &Netns, work: impl AsyncFnOnce(Handle) -> T + Send) ->
 
 async fn read_tables(handle: &Handle, facts: &mut NetnsFacts) {
     let gaps = &mut facts.gaps;
-    let links = handle
-        .link()
-        .get()
-        .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
-        .execute();
+    let links = handle.link().get().execute();
     facts.links = table("interfaces", links, |m| Some(parse::link(m)), gaps).await;
     facts.addresses =
         table("addresses", handle.address().get().execute(), parse::address, gaps).await;

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, LinkXdp, Stats64, XdpAttached,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -20,9 +20,10 @@ use netlink_packet_route::rule::{
     RuleAction as WireRuleAction, RuleAttribute, RuleFlags, RuleMessage,
 };
 
+use super::traffic::{LinkStats, Xdp};
 use super::types::{
-    Address, BridgePort, FdbEntry, Link, NeighborEntry, NeighborState, Route, RouteHit, RouteKind,
-    Rule, RuleAction,
+    Address, BridgeInfo, BridgePort, FdbEntry, Link, NeighborEntry, NeighborState, Route, RouteHit,
+    RouteKind, Rule, RuleAction,
 };
 use crate::model::{Mac, VxlanInfo};
 
@@ -34,6 +35,7 @@ pub(super) fn link(message: LinkMessage) -> Link {
         loopback: flags.contains(LinkFlags::Loopback),
         up: flags.contains(LinkFlags::Up),
         lower_up: flags.contains(LinkFlags::LowerUp),
+        promiscuous: flags.contains(LinkFlags::Promisc),
         oper_state: "unknown".to_owned(),
         ..Link::default()
     };
@@ -49,6 +51,8 @@ pub(super) fn link(message: LinkMessage) -> Link {
             LinkAttribute::Link(index) => link.linked = nonzero(index),
             LinkAttribute::LinkNetNsId(id) => link.linked_nsid = Some(id).filter(|id| *id >= 0),
             LinkAttribute::LinkInfo(infos) => info(&mut link, infos),
+            LinkAttribute::Stats64(counts) => link.stats = Some(stats(&counts)),
+            LinkAttribute::Xdp(attributes) => link.xdp = xdp(&attributes),
             _ => {}
         }
     }
@@ -63,6 +67,7 @@ fn info(link: &mut Link, infos: Vec<LinkInfo>) {
         match info {
             LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
             LinkInfo::Data(InfoData::Vxlan(attributes)) => link.vxlan = Some(vxlan(attributes)),
+            LinkInfo::Data(InfoData::Bridge(attributes)) => link.bridge = Some(bridge(attributes)),
             LinkInfo::PortData(InfoPortData::BridgePort(attributes)) => {
                 link.bridge_port = Some(bridge_port(attributes));
             }
@@ -81,6 +86,54 @@ fn vxlan(attributes: Vec<InfoVxlan>) -> VxlanInfo {
             InfoVxlan::Local6(ip) => info.local = Some(IpAddr::V6(ip)),
             InfoVxlan::Link(index) => info.lower_ifindex = nonzero(index),
             InfoVxlan::Learning(learning) => info.learning = learning,
+            _ => {}
+        }
+    }
+    info
+}
+
+fn stats(counts: &Stats64) -> LinkStats {
+    LinkStats {
+        rx_packets: counts.rx_packets,
+        tx_packets: counts.tx_packets,
+        rx_bytes: counts.rx_bytes,
+        tx_bytes: counts.tx_bytes,
+        rx_errors: counts.rx_errors,
+        tx_errors: counts.tx_errors,
+        rx_dropped: counts.rx_dropped,
+        tx_dropped: counts.tx_dropped,
+        rx_nohandler: counts.rx_nohandler,
+        tx_carrier_errors: counts.tx_carrier_errors,
+    }
+}
+
+/// The program's name is not among the attributes.
+fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
+    let (mut mode, mut id) = (None, None);
+    for attribute in attributes {
+        match attribute {
+            LinkXdp::Attached(XdpAttached::None) => return None,
+            LinkXdp::Attached(XdpAttached::Driver) => mode = Some("native"),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => mode = Some("generic"),
+            LinkXdp::Attached(XdpAttached::Hardware) => mode = Some("offload"),
+            LinkXdp::Attached(XdpAttached::Multiple) => mode = Some("multiple"),
+            LinkXdp::Attached(_) => mode = Some("unknown"),
+            LinkXdp::ProgId(program) => id = Some(*program),
+            _ => {}
+        }
+    }
+    Some(Xdp { mode: mode?.to_owned(), id, name: None })
+}
+
+fn bridge(attributes: Vec<InfoBridge>) -> BridgeInfo {
+    let mut info = BridgeInfo::default();
+    for attribute in attributes {
+        match attribute {
+            InfoBridge::StpState(state) => info.stp = Some(state != BridgeStpState::Disabled),
+            InfoBridge::VlanFiltering(on) => info.vlan_filtering = Some(on),
+            InfoBridge::NfCallIpTables(on) => info.nf_call_iptables = Some(on),
+            InfoBridge::NfCallIp6Tables(on) => info.nf_call_ip6tables = Some(on),
+            InfoBridge::AgeingTime(time) => info.ageing_time = Some(time),
             _ => {}
         }
     }
