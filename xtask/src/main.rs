@@ -1,10 +1,12 @@
 //! Builds, tests and demonstrates podtrace: `cargo xtask help`.
 
+mod demo;
 mod ebpf;
 mod machine;
 mod podtrace;
 mod process;
 mod setup;
+mod test;
 mod toolchain;
 mod ui;
 
@@ -34,21 +36,36 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
+    /// Build podtrace, and trace a packet through a lab, healthy and broken (as root)
+    Demo,
+    /// Format, lints, unit tests, and the tests on real namespaces (as root)
+    Test(test::TestArgs),
 }
 
 fn main() -> ExitCode {
     let machine = Machine::this();
-    let result = match Arguments::parse().task {
-        Task::Setup => setup::run(&machine).map(|()| println!("setup: nothing is missing")),
-        Task::BuildEbpf => ebpf::build(&machine),
-        Task::Build { release } => podtrace::build(&machine, release)
-            .map(|binary| println!("podtrace: {}", binary.display())),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(&machine, Arguments::parse().task) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(machine: &Machine, task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Setup => {
+            setup::run(machine)?;
+            println!("setup: nothing is missing");
+        }
+        Task::BuildEbpf => ebpf::build(machine)?,
+        Task::Build { release } => {
+            let binary = podtrace::build(machine, release)?;
+            println!("podtrace: {}", binary.display());
+        }
+        Task::Demo => demo::run(machine)?,
+        Task::Test(args) => return test::run(machine, &args),
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -19,12 +19,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::ui::{Progress, seconds};
+use crate::ui::Progress;
 
 /// How long a program may take to end once it was asked to.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often waiting looks whether something has happened.
 const POLL: Duration = Duration::from_millis(20);
+/// How long output is waited for that a program's children still hold open after its end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Lines of output shown of a program that failed.
 const LINES_SHOWN: usize = 400;
 
@@ -134,40 +136,28 @@ fn quoted(word: &str) -> String {
 /// # Errors
 /// When it cannot be started, fails, or Ctrl-C ends it.
 pub fn run_step(what: &str, command: &mut Command) -> Result<()> {
-    let (reader, writer) = io::pipe().context("make a pipe")?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone().context("make a pipe")?).stderr(writer);
-    let mut progress = Progress::start(what);
-    let child = command.spawn().with_context(|| format!("cannot start {}", line(command)))?;
-    // The command holds the pipe's other end; it must go, or reading would never end.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    run_step_into(what, command, None)
+}
 
-    let (sender, lines) = mpsc::channel();
-    let reading = thread::spawn(move || {
-        for bytes in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-            if sender.send(String::from_utf8_lossy(&bytes).trim_end().to_owned()).is_err() {
-                return;
-            }
-        }
-    });
-    let mut child = Running(child);
+/// As [`run_step`]; standard output goes to `stdout` if there is one.
+///
+/// # Errors
+/// As there.
+pub fn run_step_into(what: &str, command: &mut Command, stdout: Option<Stdio>) -> Result<()> {
+    let mut progress = Progress::start(what);
     let mut output = VecDeque::new();
-    loop {
-        match lines.recv_timeout(Duration::from_millis(100)) {
-            Ok(line) => {
-                progress.last_line(&line);
-                if output.len() == LINES_SHOWN {
-                    output.pop_front();
-                }
-                output.push_back(line);
-            }
-            Err(RecvTimeoutError::Timeout) => progress.tick(),
-            Err(RecvTimeoutError::Disconnected) => break,
+    let status = run_lines(command, stdout, |line| {
+        let Some(line) = line else {
+            progress.tick();
+            return Ok(());
+        };
+        progress.last_line(line);
+        if output.len() == LINES_SHOWN {
+            output.pop_front();
         }
-        check_interrupt()?;
-    }
-    let status = child.wait()?;
-    // The channel is closed, so the thread is at its end.
-    let _ = reading.join();
+        output.push_back(line.to_owned());
+        Ok(())
+    })?;
     if status.success() {
         progress.done();
         return Ok(());
@@ -177,6 +167,54 @@ pub fn run_step(what: &str, command: &mut Command) -> Result<()> {
         eprintln!("    {line}");
     }
     bail!("{what}: `{}` failed ({status})", line(command));
+}
+
+/// Runs a program and gives `each` its output line by line, and `None` every 100 ms in which it
+/// says nothing. Standard output goes to `stdout` if there is one, and is not seen then.
+///
+/// # Errors
+/// When it cannot be started, `each` fails, or Ctrl-C ends it: it is killed then. Its own failure
+/// is in the status.
+pub fn run_lines(
+    command: &mut Command,
+    stdout: Option<Stdio>,
+    mut each: impl FnMut(Option<&str>) -> Result<()>,
+) -> Result<ExitStatus> {
+    let (reader, writer) = io::pipe().context("make a pipe")?;
+    let stdout = match stdout {
+        Some(stdout) => stdout,
+        None => writer.try_clone().context("make a pipe")?.into(),
+    };
+    command.stdin(Stdio::null()).stdout(stdout).stderr(writer);
+    let mut child = Running::start(command)?;
+    // The command holds the pipe's other end; it must go, or reading would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for bytes in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&bytes).trim_end().to_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut ended = None;
+    loop {
+        match lines.recv_timeout(Duration::from_millis(100)) {
+            Ok(line) => each(Some(&line))?,
+            Err(RecvTimeoutError::Timeout) => each(None)?,
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        check_interrupt()?;
+        // What it has left running may hold the pipe for ever.
+        if ended.is_none() && child.has_ended()?.is_some() {
+            ended = Some(Instant::now());
+        }
+        if ended.is_some_and(|time| time.elapsed() > LAST_WORDS) {
+            break;
+        }
+    }
+    child.wait()
 }
 
 /// Runs a program that shows its own output.
@@ -274,28 +312,6 @@ impl Running {
             let _ = kill(Pid::from_raw(id), signal);
         }
     }
-
-    /// Asks it to end, and waits for it.
-    ///
-    /// # Errors
-    /// When it does not end within `patience`; it is killed then.
-    pub fn stop(&mut self, patience: Duration) -> Result<ExitStatus> {
-        if let Some(status) = self.has_ended()? {
-            return Ok(status);
-        }
-        self.signal(Signal::SIGINT);
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(status) = self.has_ended()? {
-                return Ok(status);
-            }
-            if deadline < Instant::now() {
-                bail!("process {} did not end within {} of SIGINT", self.id(), seconds(patience));
-            }
-            check_interrupt()?;
-            thread::sleep(POLL);
-        }
-    }
 }
 
 impl Drop for Running {
@@ -380,15 +396,18 @@ mod tests {
     }
 
     #[test]
-    fn stopping_asks_first() {
-        let script = "trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done";
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).stdout(Stdio::piped());
-        let mut running = Running::start(&mut command).unwrap();
-        let mut ready = String::new();
-        BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        assert_eq!(ready, "ready\n");
-        assert_eq!(running.stop(Duration::from_secs(10)).unwrap().code(), Some(7));
+    fn what_a_program_leaves_running_is_not_waited_for() {
+        let script = "sleep 30 & echo $!";
+        let mut first = None;
+        let began = Instant::now();
+        let status = run_lines(Command::new("sh").args(["-c", script]), None, |line| {
+            first = first.take().or(line.map(str::to_owned));
+            Ok(())
+        });
+        assert!(status.unwrap().success());
+        let pid: i32 = first.unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

@@ -206,6 +206,25 @@ pub fn run(machine: &Machine) -> Result<()> {
     bail!("after installing, {}", left.message(machine));
 }
 
+/// For a task that needs root.
+///
+/// # Errors
+/// Without root: one message that says what to install, and how to run the task.
+pub fn need_root(machine: &Machine, task: &str) -> Result<()> {
+    if machine.is_root {
+        return Ok(());
+    }
+    let missing = Missing::on(machine)?;
+    let install = match missing.nothing() {
+        true => String::new(),
+        false => format!("{}\n", missing.message(machine)),
+    };
+    bail!(
+        "{install}`{task}` makes network namespaces and loads eBPF programs, which needs root:\n  \
+         sudo env \"PATH=$PATH\" \"HOME=$HOME\" {task}"
+    );
+}
+
 fn install_packages(machine: &Machine, packages: &[&str]) -> Result<()> {
     let lists = machine.root.join("var/lib/apt/lists");
     let has_lists = std::fs::read_dir(lists).is_ok_and(|mut entries| {
@@ -264,6 +283,17 @@ mod tests {
             error.contains("LLVM_SYS_221_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn without_root_one_message_says_all() {
+        let dir = tempfile::tempdir().unwrap();
+        put_file(dir.path(), "etc/os-release", DEBIAN_12);
+        let machine = Machine { is_root: false, ..empty(dir.path()) };
+        let error = need_root(&machine, "cargo xtask demo").unwrap_err().to_string();
+        assert!(error.contains("apt-get install -y bpftool"), "{error}");
+        assert!(error.ends_with("cargo xtask demo"), "{error}");
+        need_root(&empty(dir.path()), "cargo xtask demo").unwrap();
     }
 
     #[test]

@@ -55,5 +55,7 @@ impl Drop for TestLab {
 /// A lab name that no other test, in this process or another, has.
 pub fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    // `cargo xtask test` looks for what its run has left behind.
+    let run = std::env::var("PODTRACE_TEST_RUN").unwrap_or_else(|_| "test".into());
+    format!("{run}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,0 +1,137 @@
+//! `cargo xtask demo`: from a checkout to a packet's whole way on the screen, with one command.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::machine::Machine;
+use crate::process::{self, output_of, run_shown};
+use crate::ui::{seconds, section};
+use crate::{podtrace, setup};
+
+/// The demo's own lab: one that somebody works with stays as it is.
+const LAB: &str = "demo";
+/// Where that lab's inventory is.
+const INVENTORY: &str = "/run/podtrace/demo/inventory.toml";
+/// podtrace's exit status when packets were not delivered.
+const NOT_DELIVERED: i32 = 3;
+
+/// Sets up, builds, brings a lab up, traces it healthy and broken, and takes it down.
+///
+/// # Errors
+/// When something is missing that cannot be installed here, when a step fails, or when what
+/// podtrace finds is not what was done to the lab. The lab is down in any case.
+pub fn run(machine: &Machine) -> Result<()> {
+    setup::need_root(machine, "cargo xtask demo")?;
+    process::catch_signals()?;
+    let began = Instant::now();
+    section("Build podtrace");
+    let binary = podtrace::build(machine, false)?;
+
+    let lab = DemoLab::up(&binary)?;
+    section("A ping from pod a on node A to pod b on node B");
+    let healthy = lab.trace()?;
+    if !healthy.success() {
+        bail!("a healthy lab should deliver: podtrace ended with {healthy}");
+    }
+
+    section("The same with a fault: node A loses its tunnel's forwarding entry for node B");
+    lab.lose_forwarding_entry()?;
+    let broken = lab.trace()?;
+    if broken.code() != Some(NOT_DELIVERED) {
+        bail!("a broken lab should not deliver: podtrace ended with {broken}");
+    }
+    lab.down()?;
+
+    section(&format!("That took {}", seconds(began.elapsed())));
+    let podtrace = binary.strip_prefix(process::workspace()).unwrap_or(&binary).display();
+    println!("To go on by yourself:");
+    println!("  {podtrace} lab up                  # and status, exec, down");
+    println!("  {podtrace} --src A.a --dst B.b --probe");
+    Ok(())
+}
+
+/// A lab that goes away with this value, also after a failure or Ctrl-C.
+struct DemoLab {
+    binary: PathBuf,
+    is_up: bool,
+}
+
+impl DemoLab {
+    fn up(binary: &Path) -> Result<Self> {
+        section("Two nodes with two pods each, joined as flannel does it");
+        // Also half of it must go.
+        let lab = Self { binary: binary.to_owned(), is_up: true };
+        for command in [lab.lab("up"), lab.lab("status")] {
+            succeed(command)?;
+        }
+        Ok(lab)
+    }
+
+    fn lab(&self, verb: &str) -> Command {
+        let mut command = podtrace::command(&self.binary);
+        command.args(["lab", verb, "--name", LAB]);
+        command
+    }
+
+    fn trace(&self) -> Result<ExitStatus> {
+        let mut command = podtrace::command(&self.binary);
+        command.args(["--src", "A.a", "--dst", "B.b", "--probe", "--inventory", INVENTORY]);
+        shown(&mut command)
+    }
+
+    /// What happens on a real node when flanneld is not there to learn of a new neighbour.
+    fn lose_forwarding_entry(&self) -> Result<()> {
+        let bridge = |words: &[&str]| {
+            let mut command = self.lab("exec");
+            command.args(["A", "--", "bridge", "fdb"]).args(words);
+            command
+        };
+        let entries = output_of(&mut bridge(&["show", "dev", "flannel.1"]))?;
+        let entries = String::from_utf8_lossy(&entries);
+        let mac = entries.split_whitespace().next().context("flannel.1 has no forwarding entry")?;
+        succeed(bridge(&["del", mac, "dev", "flannel.1"]))
+    }
+
+    fn down(mut self) -> Result<()> {
+        self.is_up = false;
+        succeed(self.lab("down"))
+    }
+}
+
+impl Drop for DemoLab {
+    fn drop(&mut self) {
+        if !self.is_up {
+            return;
+        }
+        process::forget_interrupt();
+        // A second Ctrl-C shall not stop it halfway.
+        if let Err(error) = succeed({
+            let mut command = self.lab("down");
+            command.process_group(0);
+            command
+        }) {
+            eprintln!("xtask: {error:#}");
+        }
+    }
+}
+
+/// Shows the command as a person would type it, and runs it.
+fn shown(command: &mut Command) -> Result<ExitStatus> {
+    let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
+    let line = process::line(command);
+    let arguments = line.split_once(' ').map_or("", |(_, rest)| rest);
+    println!("$ {} {arguments}", name.display());
+    run_shown(command)
+}
+
+fn succeed(mut command: Command) -> Result<()> {
+    let status = shown(&mut command)?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", process::line(&command));
+    }
+    Ok(())
+}
