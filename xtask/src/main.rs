@@ -9,6 +9,7 @@ mod setup;
 mod test;
 mod toolchain;
 mod ui;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -40,9 +41,14 @@ enum Task {
     Demo,
     /// Format, lints, unit tests, and the tests on real namespaces (as root)
     Test(test::TestArgs),
+    /// Tests on Debian's kernels 6.1 and 6.12, in emulated machines
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
+    if vm::guest::is_init() {
+        vm::guest::main();
+    }
     let machine = Machine::this();
     match run(&machine, Arguments::parse().task) {
         Ok(code) => code,
@@ -66,6 +72,7 @@ fn run(machine: &Machine, task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Demo => demo::run(machine)?,
         Task::Test(args) => return test::run(machine, &args),
+        Task::Vm(options) => vm::run(machine, &options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

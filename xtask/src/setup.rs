@@ -16,11 +16,13 @@ const LLVM: &str = "/usr/lib/llvm-22";
 /// The program by which llvm-22-dev is recognised.
 const LLVM_CONFIG: &str = "usr/lib/llvm-22/bin/llvm-config";
 
-/// Programs that the lab, the tests, the demo and the bench run, with Debian's package of each.
-const PROGRAMS: [(&str, &str); 13] = [
+/// Programs that the lab, the tests, the guests, the demo and the bench run, with Debian's package of
+/// each.
+const PROGRAMS: [(&str, &str); 19] = [
     ("bpftool", "bpftool"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
+    ("depmod", "kmod"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
@@ -29,8 +31,13 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("python3", "python3"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("setpriv", "util-linux"),
+    ("strip", "binutils"),
     ("sysctl", "procps"),
+    ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("xz", "xz-utils"),
 ];
 
 /// What a machine lacks.
@@ -278,7 +285,7 @@ mod tests {
         }
         assert_eq!(missing.packages.iter().filter(|p| **p == "iptables").count(), 1);
         let error = run(&machine).unwrap_err().to_string();
-        assert!(error.contains("apt-get install -y bpftool cargo-web conntrack"), "{error}");
+        assert!(error.contains("apt-get install -y binutils bpftool cargo-web"), "{error}");
         assert!(
             error.contains("LLVM_SYS_221_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker"),
             "{error}"
@@ -291,7 +298,7 @@ mod tests {
         put_file(dir.path(), "etc/os-release", DEBIAN_12);
         let machine = Machine { is_root: false, ..empty(dir.path()) };
         let error = need_root(&machine, "cargo xtask demo").unwrap_err().to_string();
-        assert!(error.contains("apt-get install -y bpftool"), "{error}");
+        assert!(error.contains("apt-get install -y binutils bpftool"), "{error}");
         assert!(error.ends_with("cargo xtask demo"), "{error}");
         need_root(&empty(dir.path()), "cargo xtask demo").unwrap();
     }

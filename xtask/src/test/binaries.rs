@@ -28,17 +28,18 @@ const SKIP: &str = "SKIP";
 
 /// One test program.
 #[derive(Debug)]
-struct TestBinary {
+pub struct TestBinary {
     /// Crate or file that it is made from.
-    name: String,
+    pub name: String,
     /// A file below `tests/`, as opposed to the tests inside a crate.
-    is_integration: bool,
-    path: PathBuf,
+    pub is_integration: bool,
+    /// The program.
+    pub path: PathBuf,
     manifest: PathBuf,
 }
 
 /// Tests inside the crates.
-pub fn unit(_: &Context) -> Result<Tally> {
+pub(super) fn unit(_: &Context) -> Result<Tally> {
     let binaries = build()?;
     run_all(binaries.iter().filter(|b| !b.is_integration), |command| {
         command.env_remove(PRIVILEGED);
@@ -46,7 +47,7 @@ pub fn unit(_: &Context) -> Result<Tally> {
 }
 
 /// Tests below `tests/`. Without root they run too, and say what they skip.
-pub fn privileged(context: &Context) -> Result<Tally> {
+pub(super) fn privileged(context: &Context) -> Result<Tally> {
     ebpf::build(context.machine)?;
     let binaries = build()?;
     let is_root = context.machine.is_root;
@@ -64,7 +65,11 @@ pub fn privileged(context: &Context) -> Result<Tally> {
     })
 }
 
-fn build() -> Result<Vec<TestBinary>> {
+/// Builds them all, and with them podtrace.
+///
+/// # Errors
+/// When something does not compile.
+pub fn build() -> Result<Vec<TestBinary>> {
     // Cargo's messages for programs; what is for people goes to standard error.
     let file = target_dir().join("xtask-tests.json");
     let messages = File::create(&file).with_context(|| format!("write {}", file.display()))?;

@@ -3,7 +3,7 @@
 //! A list of phases, each run whatever became of those before it, so that one run tells all that
 //! is wrong. A new kind of test is one more entry in [`PHASES`].
 
-mod binaries;
+pub mod binaries;
 mod leftovers;
 
 use std::env;
@@ -71,15 +71,20 @@ struct Context<'a> {
 
 /// Results, counted. A check such as clippy counts as one test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed.
+    pub failed: u64,
+    /// Tests that could not run.
+    pub skipped: u64,
 }
 
 impl Tally {
-    const PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
-    const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
+    /// One check that passed.
+    pub const PASSED: Self = Self { passed: 1, failed: 0, skipped: 0 };
+    /// One that failed.
+    pub const FAILED: Self = Self { passed: 0, failed: 1, skipped: 0 };
 }
 
 impl AddAssign for Tally {
