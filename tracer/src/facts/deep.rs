@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::types::{Gap, NetnsFacts};
-use super::{PathFacts, proc};
+use super::{PathFacts, firewall, proc};
 use crate::netns::Netns;
 
 /// Completes the facts of every space whose namespace is held open.
@@ -27,4 +27,5 @@ pub(super) fn read(facts: &mut PathFacts, namespaces: &HashMap<u32, Netns>) {
 /// On a thread inside the namespace.
 fn read_inside(facts: &mut NetnsFacts) {
     proc::read(facts);
+    firewall::read(facts);
 }

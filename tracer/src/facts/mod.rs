@@ -13,6 +13,7 @@ mod lookup;
 mod netlink;
 mod parse;
 mod proc;
+mod tool;
 mod traffic;
 mod types;
 

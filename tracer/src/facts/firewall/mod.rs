@@ -4,10 +4,14 @@
 //! Nothing that decides about a packet is left out: what is not understood is
 //! [`Match::Unknown`] or [`Action::Unknown`], with its text.
 
+pub mod iptables;
+mod read;
 mod rule;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use read::read;
 pub use rule::{
     Action, AddressRange, Choice, Condition, Counter, CtState, FirewallRule, Match, NamePattern,
     PortRange,
@@ -223,3 +227,6 @@ impl Firewall {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;
