@@ -1,0 +1,280 @@
+//! Base chains of a hook, one after the other. Pure.
+
+use super::matching::{self, Holds};
+use super::{Decision, Evaluation, PacketView, RuleRef, Verdict};
+use crate::facts::NetnsFacts;
+use crate::facts::firewall::{
+    Action, Chain, Choice, CtState, FirewallRule, Hooked, NfHook, Policy, TableFamily,
+};
+
+/// NF_IP_PRI_CONNTRACK (include/uapi/linux/netfilter_ipv4.h): when connection tracking looks at
+/// packets; before, every packet counts as invalid.
+const CONNTRACK: i32 = -200;
+/// The kernel refuses rulesets whose jumps go deeper (NFT_JUMP_STACK_SIZE); loops end here too.
+const DEEPEST: usize = 16;
+
+/// What the chains that tables of `family` have at `hook` do with a packet. `family` is
+/// [`PacketView::tables`] at the IP hooks, or bridge or netdev.
+pub fn evaluate(
+    facts: &NetnsFacts,
+    family: TableFamily,
+    hook: NfHook,
+    packet: &PacketView,
+) -> Evaluation {
+    let mut packet = packet.clone();
+    let mut decisions = Vec::new();
+    let mut ends = Holds::Never;
+    for hooked in facts.firewall.chains_at(family, hook) {
+        if !concerns(&hooked, &packet) {
+            continue;
+        }
+        let kept = packet.ct.clone();
+        if let (NfHook::Prerouting | NfHook::Output, ..CONNTRACK) = (hook, hooked.base.priority) {
+            packet.ct = Some(vec![CtState::Invalid]);
+        }
+        let before = packet.ct.clone();
+        let mut run = Run { facts, hooked, packet, decisions: Vec::new(), doubts: Vec::new() };
+        let ended = run.base();
+        let Run { packet: after, decisions: found, .. } = run;
+        packet = after;
+        if packet.ct == before {
+            packet.ct = kept;
+        }
+        decisions.extend(found);
+        ends = either(ends, ended);
+        if ends == Holds::Always {
+            break;
+        }
+    }
+    Evaluation { decisions, ends, packet }
+}
+
+/// Whether the chain is called for the packet at all.
+fn concerns(hooked: &Hooked<'_>, packet: &PacketView) -> bool {
+    let device = match hooked.base.hook {
+        NfHook::Ingress => &packet.iif,
+        NfHook::Egress => &packet.oif,
+        _ => return true,
+    };
+    let devices = &hooked.base.devices;
+    devices.is_empty() || device.as_ref().is_none_or(|name| devices.contains(name))
+}
+
+fn either(a: Holds, b: Holds) -> Holds {
+    a.max(b)
+}
+
+/// For which of the packets that came so far the walk goes on, when it stops for some of them.
+fn left(here: Holds, gone: Holds) -> Holds {
+    match gone {
+        Holds::Never => here,
+        Holds::Always => Holds::Never,
+        Holds::Unknown | Holds::Sometimes => here.and(gone),
+    }
+}
+
+/// A base chain and those that it jumps to.
+struct Run<'a> {
+    facts: &'a NetnsFacts,
+    hooked: Hooked<'a>,
+    packet: PacketView,
+    decisions: Vec<Decision>,
+    /// Conditions that could not be judged, and on which depends what comes after them.
+    doubts: Vec<String>,
+}
+
+/// What a rule does to the packets that meet it.
+struct Next {
+    /// For which of them the base chain ends.
+    ended: Holds,
+    /// For which of them this chain ends, and its caller goes on.
+    left: Holds,
+}
+
+impl Next {
+    /// Goes on with the next rule.
+    const ON: Self = Self { ended: Holds::Never, left: Holds::Never };
+    const ENDED: Self = Self { ended: Holds::Always, left: Holds::Never };
+    const LEFT: Self = Self { ended: Holds::Never, left: Holds::Always };
+}
+
+impl<'a> Run<'a> {
+    /// For which packets the base chain is the end.
+    fn base(&mut self) -> Holds {
+        let Hooked { chain, base, .. } = self.hooked;
+        // Only the first packet of a connection meets translation rules.
+        let reached = match (base.kind.as_str(), &self.packet.ct) {
+            ("nat", Some(states)) if states.contains(&CtState::New) => Holds::Always,
+            ("nat", Some(_)) => return Holds::Never,
+            ("nat", None) => Holds::Unknown,
+            _ => Holds::Always,
+        };
+        let rest = left(reached, self.chain(chain, reached, 0));
+        if rest != Holds::Never {
+            let verdict = match base.policy {
+                Policy::Accept => Verdict::Accept,
+                Policy::Drop => Verdict::Drop,
+            };
+            self.decide(chain, None, verdict, rest);
+        }
+        let may_end = |d: &&Decision| !matches!(d.verdict, Verdict::Unknown(_) | Verdict::Queue);
+        let (clear, open): (Vec<_>, Vec<_>) = self.decisions.iter().partition(may_end);
+        let enders = clear.iter().filter(|d| d.verdict.ends());
+        if open.is_empty() && !clear.is_empty() && clear.iter().all(|d| d.verdict.ends()) {
+            // Whichever of them decides, none lets the packet pass.
+            return reached;
+        }
+        let unsure = if open.is_empty() { Holds::Never } else { Holds::Unknown };
+        enders.map(|d| d.holds).max().unwrap_or(Holds::Never).max(unsure)
+    }
+
+    /// Follows a chain which `reached` packets come to; for which of those the base chain ends
+    /// in it.
+    fn chain(&mut self, chain: &'a Chain, reached: Holds, depth: usize) -> Holds {
+        let mut here = Holds::Always;
+        let mut ended = Holds::Never;
+        let mut returned = Holds::Never;
+        for (index, rule) in chain.rules.iter().enumerate() {
+            let doubts = self.doubts.len();
+            let matches =
+                matching::all(&rule.conditions, &self.packet, self.facts, &mut self.doubts);
+            if matches == Holds::Never {
+                continue;
+            }
+            let met = here.and(matches);
+            let at = At { chain, index, rule, met: reached.and(met), depth };
+            rule.effects.iter().for_each(|effect| self.effect(effect, at.met));
+            let next = self.act(&at, &rule.action);
+            ended = either(ended, met.and(next.ended));
+            returned = either(returned, met.and(next.left));
+            let gone = either(next.ended, next.left);
+            here = left(here, matches.and(gone));
+            if gone == Holds::Never {
+                self.doubts.truncate(doubts);
+            }
+            if here == Holds::Never {
+                // Some end here and some there, but all end.
+                return if returned == Holds::Never { Holds::Always } else { ended };
+            }
+        }
+        ended
+    }
+
+    fn act(&mut self, at: &At<'a>, action: &'a Action) -> Next {
+        let verdict = match action {
+            Action::Continue => return Next::ON,
+            Action::Return => return Next::LEFT,
+            Action::NoTrack | Action::SetMark { .. } => {
+                self.effect(action, at.met);
+                return Next::ON;
+            }
+            Action::Jump(name) | Action::Goto(name) => {
+                let table = self.hooked.table;
+                let Some(target) = table.chain(name).filter(|_| at.depth < DEEPEST) else {
+                    return self.unknown(at, &format!("chain {name} is not known"));
+                };
+                let ended = self.chain(target, at.met, at.depth + 1);
+                return match action {
+                    Action::Goto(_) => Next { ended, left: left(Holds::Always, ended) },
+                    _ => Next { ended, left: Holds::Never },
+                };
+            }
+            Action::Choose(choices) => return self.choose(at, choices),
+            Action::Unknown(text) => return self.unknown(at, text),
+            Action::Accept => Verdict::Accept,
+            Action::Drop => Verdict::Drop,
+            Action::Reject { with } => Verdict::Reject(with.clone()),
+            Action::Snat { to, .. } => Verdict::Snat(to.clone()),
+            Action::Masquerade { .. } => Verdict::Snat("masquerade".to_owned()),
+            Action::Dnat { to } => Verdict::Dnat(to.clone()),
+            Action::Redirect { .. } => Verdict::Dnat("redirect".to_owned()),
+            Action::Queue => Verdict::Queue,
+        };
+        self.decide(at.chain, Some((at.index, at.rule)), verdict, at.met);
+        Next::ENDED
+    }
+
+    fn choose(&mut self, at: &At<'a>, choices: &'a [Choice]) -> Next {
+        let mut here = Holds::Always;
+        let mut total = Next::ON;
+        for choice in choices {
+            let chosen =
+                matching::all(&choice.conditions, &self.packet, self.facts, &mut self.doubts);
+            if chosen == Holds::Never {
+                continue;
+            }
+            let met = here.and(chosen);
+            let next = self.act(&At { met: at.met.and(met), ..*at }, &choice.action);
+            total = Next {
+                ended: either(total.ended, met.and(next.ended)),
+                left: either(total.left, met.and(next.left)),
+            };
+            here = left(here, chosen);
+            if here == Holds::Never {
+                break;
+            }
+        }
+        total
+    }
+
+    /// Something that may do anything.
+    fn unknown(&mut self, at: &At<'a>, what: &str) -> Next {
+        let verdict = Verdict::Unknown(what.to_owned());
+        let met = at.met.and(Holds::Unknown);
+        self.doubts.push(what.to_owned());
+        self.decide(at.chain, Some((at.index, at.rule)), verdict, met);
+        self.packet.mark = None;
+        Next { ended: Holds::Unknown, left: Holds::Never }
+    }
+
+    fn effect(&mut self, effect: &Action, met: Holds) {
+        let certain = met == Holds::Always;
+        match effect {
+            Action::SetMark { value, mask } => {
+                // Where all bits are replaced, it does not matter what it was.
+                let set = match *mask {
+                    u32::MAX => Some(*value),
+                    mask => self.packet.mark.map(|mark| (mark & !mask) ^ value),
+                };
+                let unchanged = self.packet.mark.filter(|mark| set == Some(*mark));
+                self.packet.mark = if certain { set } else { unchanged };
+            }
+            Action::NoTrack => self.packet.ct = certain.then(|| vec![CtState::Untracked]),
+            Action::Unknown(text) if text.contains("mark") => self.packet.mark = None,
+            _ => {}
+        }
+    }
+
+    fn decide(
+        &mut self,
+        chain: &Chain,
+        rule: Option<(usize, &FirewallRule)>,
+        verdict: Verdict,
+        holds: Holds,
+    ) {
+        let Hooked { table, base, .. } = self.hooked;
+        let unclear = if holds == Holds::Unknown { self.doubts.clone() } else { Vec::new() };
+        self.decisions.push(Decision {
+            backend: table.backend,
+            family: table.family,
+            table: table.name.clone(),
+            chain: chain.name.clone(),
+            hook: base.hook,
+            rule: rule.map(|(index, rule)| RuleRef::new(index, rule)),
+            verdict,
+            holds,
+            unclear,
+        });
+    }
+}
+
+/// A rule that packets have met.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    chain: &'a Chain,
+    index: usize,
+    rule: &'a FirewallRule,
+    /// Which packets have come here.
+    met: Holds,
+    depth: usize,
+}
