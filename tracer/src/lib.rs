@@ -5,6 +5,7 @@
 //! replays and tests.
 
 pub mod analysis;
+pub mod causes;
 pub mod cli;
 pub mod correlate;
 pub mod decode;

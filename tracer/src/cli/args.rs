@@ -43,6 +43,8 @@ pub enum Command {
     Pods(super::inspect::PodsArgs),
     /// Nodes that can be named
     Nodes(super::inspect::NodesArgs),
+    /// What can be wrong: the list of causes, or the page of one
+    Causes(super::causes::CausesArgs),
 }
 
 /// `--color`.

@@ -52,13 +52,26 @@ enum LabCommand {
     },
     /// List the labs of this machine
     List,
+    /// Break the lab: `fault list` shows how, `fault NAME` does it
+    Fault(super::fault::FaultArgs),
+    /// Remove every fault, and repair whatever else is damaged
+    Mend {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Break and mend the lab in the ways that are very common, with a trace of each
+    Tour(super::fault::TourArgs),
+    /// Run a server for the faults that need one
+    #[command(hide = true, subcommand)]
+    Serve(crate::lab::fault::serve::Server),
 }
 
+/// `--name`.
 #[derive(Args, Debug)]
-struct Name {
+pub(super) struct Name {
     /// Which lab, where there are several
     #[arg(long, default_value = DEFAULT_NAME, hide_default_value = true)]
-    name: String,
+    pub(super) name: String,
 }
 
 #[derive(Args, Debug)]
@@ -160,6 +173,10 @@ pub fn run(args: LabArgs) -> anyhow::Result<u8> {
         LabCommand::Status { name } => status(&name.name),
         LabCommand::Exec { name, target, command } => exec(&name.name, &target, &command),
         LabCommand::List => list(),
+        LabCommand::Fault(args) => args.run(),
+        LabCommand::Mend { name } => super::fault::mend(&name.name),
+        LabCommand::Tour(args) => args.run(),
+        LabCommand::Serve(server) => return server.run().map(|()| 0).map_err(Into::into),
     };
     match result {
         Err(error) if is_usage(&error) => {
@@ -171,7 +188,10 @@ pub fn run(args: LabArgs) -> anyhow::Result<u8> {
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(LabError::Config(_) | LabError::Target { .. }))
+    matches!(
+        error.downcast_ref(),
+        Some(LabError::Config(_) | LabError::Target { .. } | LabError::Unavailable { .. })
+    )
 }
 
 fn up(args: &UpArgs) -> anyhow::Result<u8> {
@@ -239,12 +259,12 @@ fn list() -> anyhow::Result<u8> {
     say(&text)
 }
 
-fn describe(name: &str) -> String {
+pub(super) fn describe(name: &str) -> String {
     if name == DEFAULT_NAME { "the lab".to_owned() } else { format!("lab {name}") }
 }
 
 /// Writes to standard output; a reader that has gone away is no failure.
-fn say(text: &str) -> anyhow::Result<u8> {
+pub(super) fn say(text: &str) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

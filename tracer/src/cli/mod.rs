@@ -1,6 +1,8 @@
 //! Command line: arguments, commands, exit status.
 
 pub mod args;
+pub mod causes;
+pub mod fault;
 pub mod inspect;
 pub mod lab;
 mod output;
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
         Some(args::Command::Interfaces(args)) => args.run(),
         Some(args::Command::Pods(args)) => args.run(),
         Some(args::Command::Nodes(args)) => args.run(),
+        Some(args::Command::Causes(args)) => args.run(),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

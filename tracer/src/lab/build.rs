@@ -10,12 +10,14 @@ use rtnetlink::packet_route::link::InfoKind;
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 
 use super::config::{Backend, Firewall, LabConfig};
-use super::error::Result;
+use super::error::{Context, Result};
 use super::firewall::{self, Restore};
+use super::identity::Identity;
 use super::plan::{NodePlan, POD_INTERFACE, Plan, PodPlan, SWITCH_BRIDGE};
 use super::space::{Space, random_mac, random_veth_name};
-use super::{namespace, sysctl};
+use super::{namespace, reset, sysctl};
 use crate::model::Mac;
+use crate::netns::Netns;
 
 /// A node's VXLAN device for one IP version.
 struct Vtep {
@@ -33,13 +35,13 @@ struct Node<'p> {
     vteps: Vec<Vtep>,
 }
 
-/// Builds everything in `plan`; whoever calls removes what is there after a failure. The calling
-/// thread changes its namespace meanwhile.
-pub(super) async fn build(config: &LabConfig, plan: &Plan) -> Result<()> {
+/// Builds everything in `plan`; whoever calls removes what is there after a failure. Namespaces that
+/// are there are emptied first. The calling thread changes its namespace meanwhile.
+pub(super) async fn build(config: &LabConfig, plan: &Plan, identity: &Identity) -> Result<()> {
     let wire = new_switch(plan).await?;
     let mut nodes = Vec::new();
     for node in &plan.nodes {
-        nodes.push(new_node(config, node, &wire).await?);
+        nodes.push(new_node(config, node, &wire, identity).await?);
     }
     for (node, other) in nodes.iter().zip(nodes.iter().rev()) {
         join(config, node, other).await?;
@@ -47,18 +49,25 @@ pub(super) async fn build(config: &LabConfig, plan: &Plan) -> Result<()> {
     // Before the pods, as on a node that boots; and loading runs while pods are made.
     let rules = load_rules(config, plan, &nodes)?;
     for node in &nodes {
-        let bridge = new_bridge(config, node).await?;
+        let bridge = new_bridge(config, node, identity).await?;
         for pod in &node.plan.pods {
-            new_pod(config, plan, node, bridge, pod).await?;
+            new_pod(config, plan, node, bridge, pod, identity).await?;
         }
     }
     rules.into_iter().try_for_each(Restore::finish)
 }
 
-/// Makes a namespace in which only `lo` exists, up.
+/// Makes a namespace in which only `lo` exists, up; or makes one that is there so again.
 async fn new_space(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Space> {
-    let (netns, ()) = namespace::create(name, prepare)?;
-    let space = Space::open(netns)?;
+    let space = if namespace::exists(name) {
+        let netns = Netns::open(name).context(|| format!("open namespace {name}"))?;
+        let space = Space::open(netns)?;
+        reset::empty(&space, prepare).await?;
+        space
+    } else {
+        let (netns, ()) = namespace::create(name, prepare)?;
+        Space::open(netns)?
+    };
     let up = LinkUnspec::new_with_name("lo").up().build();
     space.change_link("bring lo up", up).await?;
     Ok(space)
@@ -76,7 +85,12 @@ async fn new_switch(plan: &Plan) -> Result<Space> {
 }
 
 /// A node with its physical interface plugged into the switch, and flannel's devices.
-async fn new_node<'p>(config: &LabConfig, plan: &'p NodePlan, wire: &Space) -> Result<Node<'p>> {
+async fn new_node<'p>(
+    config: &LabConfig,
+    plan: &'p NodePlan,
+    wire: &Space,
+    identity: &Identity,
+) -> Result<Node<'p>> {
     let space = new_space(&plan.netns, || {
         sysctl::prepare_ipv6(config.ipv6)?;
         sysctl::prepare_node(config.ipv6)
@@ -87,6 +101,8 @@ async fn new_node<'p>(config: &LabConfig, plan: &'p NodePlan, wire: &Space) -> R
         peer: &plan.port,
         mtu: config.wire_mtu,
         peer_space: wire,
+        mac: identity.mac(&plan.netns, &config.physical_name),
+        peer_mac: identity.mac(wire.netns().name(), &plan.port),
     };
     let physical = space.add_link(&config.physical_name, cable.message()).await?;
     let port = wire.index(&plan.port).await?;
@@ -99,7 +115,7 @@ async fn new_node<'p>(config: &LabConfig, plan: &'p NodePlan, wire: &Space) -> R
     let mut vteps = Vec::new();
     if config.backend == Backend::Vxlan {
         for (subnet, local) in plan.subnets.iter().zip(&plan.wire) {
-            vteps.push(new_vtep(config, &space, physical, *subnet, local.addr()).await?);
+            vteps.push(new_vtep(config, &space, physical, *subnet, local.addr(), identity).await?);
         }
     }
     Ok(Node { plan, space, physical, vteps })
@@ -113,12 +129,13 @@ async fn new_vtep(
     lower: u32,
     subnet: IpNet,
     local: IpAddr,
+    identity: &Identity,
 ) -> Result<Vtep> {
-    let mac = random_mac()?;
     let (name, mtu) = match subnet {
         IpNet::V4(_) => (config.vxlan_name.clone(), config.pod_mtu()),
         IpNet::V6(_) => (config.vxlan_name_v6(), config.vxlan_mtu_v6()),
     };
+    let mac = identity.mac(space.netns().name(), &name).map_or_else(random_mac, Ok)?;
     let link = LinkVxlan::new(&name, config.vni)
         .dev(lower)
         .port(config.vxlan_port)
@@ -187,11 +204,11 @@ fn load_rules(config: &LabConfig, plan: &Plan, nodes: &[Node<'_>]) -> Result<Vec
 
 /// The bridge plugin's `ensureBridge` and `ensureAddr`. Not promiscuous: flannel's CNI
 /// configuration asks for hairpin ports, and the plugin refuses both together.
-async fn new_bridge(config: &LabConfig, node: &Node<'_>) -> Result<u32> {
+async fn new_bridge(config: &LabConfig, node: &Node<'_>, identity: &Identity) -> Result<u32> {
     let name = &config.bridge_name;
     // An address of its own: otherwise the bridge takes the lowest of its ports', which changes
     // as pods come and go.
-    let mac = random_mac()?;
+    let mac = identity.mac(&node.plan.netns, name).map_or_else(random_mac, Ok)?;
     let link = LinkBridge::new(name).mtu(config.pod_mtu()).address(mac.0.to_vec()).up().build();
     let index = node.space.add_link(name, link).await?;
     for gateway in node.plan.gateways() {
@@ -208,14 +225,18 @@ async fn new_pod(
     node: &Node<'_>,
     bridge: u32,
     pod: &PodPlan,
+    identity: &Identity,
 ) -> Result<()> {
     let space = new_space(&pod.netns, || sysctl::prepare_ipv6(config.ipv6)).await?;
-    let host_name = random_veth_name()?;
+    let known = identity.veth(&pod.netns).map(str::to_owned);
+    let host_name = known.map_or_else(random_veth_name, Ok)?;
     let pair = Veth {
         name: POD_INTERFACE,
         peer: &host_name,
         mtu: config.pod_mtu(),
         peer_space: &node.space,
+        mac: identity.mac(&pod.netns, POD_INTERFACE),
+        peer_mac: identity.mac(&node.plan.netns, &host_name),
     };
     let index = space.add_link(POD_INTERFACE, pair.message()).await?;
     let host = node.space.index(&host_name).await?;
@@ -247,21 +268,29 @@ struct Veth<'a> {
     peer: &'a str,
     mtu: u32,
     peer_space: &'a Space,
+    /// Hardware addresses; the kernel chooses where there is none.
+    mac: Option<Mac>,
+    peer_mac: Option<Mac>,
 }
 
 impl Veth<'_> {
     fn message(&self) -> LinkMessage {
-        let peer = LinkUnspec::new_with_name(self.peer)
-            .mtu(self.mtu)
-            .append_extra_attribute(LinkAttribute::NetNsFd(
-                self.peer_space.netns().file().as_raw_fd(),
-            ))
-            .build();
-        LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        let peer = LinkUnspec::new_with_name(self.peer).mtu(self.mtu).append_extra_attribute(
+            LinkAttribute::NetNsFd(self.peer_space.netns().file().as_raw_fd()),
+        );
+        let peer = match self.peer_mac {
+            Some(mac) => peer.address(mac.0.to_vec()),
+            None => peer,
+        };
+        let link = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(self.name)
             .mtu(self.mtu)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .up()
-            .build()
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+            .up();
+        match self.mac {
+            Some(mac) => link.address(mac.0.to_vec()),
+            None => link,
+        }
+        .build()
     }
 }

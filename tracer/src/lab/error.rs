@@ -77,6 +77,24 @@ pub enum LabError {
         /// What is wrong.
         defects: String,
     },
+    /// A fault that this lab or this machine cannot have.
+    #[error("{fault} cannot be made here: {reason}")]
+    Unavailable {
+        /// The fault's name.
+        fault: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The lab is not as it was built, and nothing says how it came to be so.
+    #[error("lab {name:?} is damaged ({defects}): podtrace lab mend{flag}")]
+    Damaged {
+        /// The lab's name.
+        name: String,
+        /// `--name …` with a leading space, empty for the default lab.
+        flag: String,
+        /// What is wrong.
+        defects: String,
+    },
     /// A system call or netlink request failed.
     #[error("cannot {action}")]
     Io {

@@ -16,10 +16,14 @@ mod build;
 mod config;
 mod error;
 mod exec;
+pub mod fault;
 mod firewall;
+mod identity;
+mod image;
 mod inventory;
 mod namespace;
 mod plan;
+mod reset;
 mod snapshot;
 mod space;
 mod state;
@@ -35,10 +39,12 @@ use std::time::{Duration, Instant};
 
 pub use config::{Backend, DEFAULT_NAME, Firewall, LabConfig};
 pub use error::{LabError, Result};
+pub use image::Image;
 pub use plan::{NodePlan, POD_INTERFACE, Plan, PodPlan, SWITCH_BRIDGE, WIRE, netns_name};
 pub use state::{RUN_DIR, inventory_path};
 
 use error::Context;
+use identity::Identity;
 use space::Space;
 use verify::Snapshots;
 
@@ -253,6 +259,15 @@ impl Lab {
         Ok(verify::defects(&self.config, &self.plan, &self.snapshots()?))
     }
 
+    /// Everything that is configured in it, to compare with another time.
+    ///
+    /// # Errors
+    /// When the kernel's state cannot be read.
+    pub fn image(&self) -> Result<Image> {
+        need_root()?;
+        Image::read(&self.plan)
+    }
+
     /// A picture of the lab as the kernel shows it now.
     ///
     /// # Errors
@@ -294,7 +309,7 @@ impl Lab {
         }
         state::save(&self.config, false)?;
         on_worker(async || {
-            build::build(&self.config, &self.plan).await?;
+            build::build(&self.config, &self.plan, &Identity::default()).await?;
             self.wait_until_ready().await
         })?;
         state::save_inventory(&self.config.name, &self.plan)?;

@@ -147,6 +147,13 @@ pub(super) fn end_processes(names: &[&str]) -> Result<usize> {
     Ok(ended.len())
 }
 
+/// Whether a process is in one of these namespaces. One that ends meanwhile, and a zombie, have none
+/// any more.
+pub(super) fn is_in(pid: i32, inums: &[u64]) -> bool {
+    fs::metadata(format!("/proc/{pid}/ns/net"))
+        .is_ok_and(|metadata| inums.contains(&metadata.ino()))
+}
+
 fn processes_in(inums: &[u64]) -> io::Result<Vec<i32>> {
     let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let mut pids = Vec::new();
@@ -155,10 +162,7 @@ fn processes_in(inums: &[u64]) -> io::Result<Vec<i32>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        // A process that ends meanwhile, and a zombie, have no namespace any more.
-        let inside = fs::metadata(entry.path().join("ns/net"))
-            .is_ok_and(|metadata| inums.contains(&metadata.ino()));
-        if inside && pid != own {
+        if is_in(pid, inums) && pid != own {
             pids.push(pid);
         }
     }

@@ -239,7 +239,9 @@ fn route(message: &RouteMessage) -> Option<Route> {
 }
 
 fn neighbor(message: &NeighbourMessage) -> Option<Neighbor> {
-    if message.header.state != NeighbourState::Permanent {
+    // bridge(8) sets NOARP beside it.
+    let state = u16::from(message.header.state);
+    if state & u16::from(NeighbourState::Permanent) == 0 {
         return None;
     }
     let (mut ip, mut mac) = (None, None);

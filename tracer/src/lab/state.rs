@@ -19,6 +19,8 @@ use super::plan::Plan;
 
 /// Where running labs keep their files.
 pub const RUN_DIR: &str = "/run/podtrace";
+/// Name of the file with the lab's faults.
+pub(super) const FAULT_FILE: &str = "faults.json";
 /// Version of the state file.
 const VERSION: u32 = 1;
 /// How long to wait for another process that changes the same lab.
@@ -80,14 +82,15 @@ pub(super) fn save_inventory(lab: &str, plan: &Plan) -> Result<()> {
 /// Removes a lab's files except the lock; says whether there were any.
 pub(super) fn remove(lab: &str) -> Result<bool> {
     let mut any = false;
-    for path in [inventory_path(lab), state_path(lab)] {
+    let faults = directory(lab).join(FAULT_FILE);
+    for path in [inventory_path(lab), state_path(lab), faults.clone()] {
         match fs::remove_file(&path) {
             Ok(()) => any = true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).context(|| format!("remove {}", path.display())),
         }
     }
-    for path in [inventory_path(lab), state_path(lab)] {
+    for path in [inventory_path(lab), state_path(lab), faults] {
         // Left by a process that was killed while it wrote.
         let _ = fs::remove_file(draft_of(&path));
     }
@@ -124,11 +127,13 @@ pub(super) fn names() -> Result<Vec<String>> {
 
 /// Where a file is written before it takes its place.
 fn draft_of(path: &Path) -> PathBuf {
-    path.with_extension("toml.new")
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// Writes a file so that readers see the old one or the new one, never a part.
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     let action = || format!("write {}", path.display());
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).context(action)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Context, Result};
 
 /// Where network parameters are; each thread sees those of its own namespace.
-const ROOT: &str = "/proc/sys/net";
+pub(super) const ROOT: &str = "/proc/sys/net";
 
 /// Writes parameter `path`, given with slashes (`ipv4/ip_forward`): interface names contain dots.
 pub(super) fn set(path: &str, value: &str) -> Result<()> {

@@ -1,0 +1,190 @@
+//! Servers in pods, healthy and sick: what `podtrace lab serve` runs.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The line that a server writes when it serves.
+pub const READY: &str = "ready";
+/// Connections that may wait at a healthy server.
+const BACKLOG: i32 = 128;
+/// The smallest receive buffer that a socket can have; the kernel rounds up (tcp(7), `SO_RCVBUF`).
+const TINY_BUFFER: usize = 1;
+/// How long a local connection may take until the backlog counts as full.
+const FULL_AFTER: Duration = Duration::from_millis(200);
+/// More connections than a backlog of 0 holds.
+const FILLERS: usize = 8;
+
+/// A server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+pub enum Server {
+    /// Accepts connections and sends back what it gets
+    Tcp {
+        /// Port
+        port: u16,
+    },
+    /// The same on the loopback addresses only
+    TcpLocal {
+        /// Port
+        port: u16,
+    },
+    /// Listens, but never accepts: its backlog is full
+    TcpFull {
+        /// Port
+        port: u16,
+    },
+    /// Sends back every datagram
+    Udp {
+        /// Port
+        port: u16,
+    },
+    /// Never reads: its receive buffer is full
+    UdpFull {
+        /// Port
+        port: u16,
+    },
+    /// Nothing: only a sender of `count` datagrams to `to`, each from another port
+    Flows {
+        /// Where to
+        to: SocketAddr,
+        /// How many
+        count: u16,
+    },
+}
+
+impl Server {
+    /// Serves until it is killed.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn run(self) -> io::Result<()> {
+        match self {
+            Server::Tcp { port } => {
+                let socket = listen(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port, BACKLOG)?;
+                ready()?;
+                accept(&socket)
+            }
+            Server::TcpLocal { port } => {
+                let six = listen(IpAddr::V6(Ipv6Addr::LOCALHOST), port, BACKLOG);
+                let four = listen(IpAddr::V4(Ipv4Addr::LOCALHOST), port, BACKLOG)?;
+                ready()?;
+                let served = accept(&four);
+                drop(six);
+                served
+            }
+            Server::TcpFull { port } => {
+                let _socket = listen(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port, 0)?;
+                let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+                let fillers: Vec<_> = (0..FILLERS)
+                    .map_while(|_| TcpStream::connect_timeout(&to, FULL_AFTER).ok())
+                    .collect();
+                ready()?;
+                forever();
+                drop(fillers);
+                Ok(())
+            }
+            Server::Udp { port } => echo(&udp(port, None)?),
+            Server::UdpFull { port } => {
+                let socket = udp(port, Some(TINY_BUFFER))?;
+                // One that fills it.
+                let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+                let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+                for _ in 0..FILLERS {
+                    sender.send_to(&[0; 1000], to)?;
+                }
+                ready()?;
+                forever();
+                drop(socket);
+                Ok(())
+            }
+            Server::Flows { to, count } => {
+                let any: IpAddr = match to.ip() {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                for _ in 0..count {
+                    // What nobody reads may be refused.
+                    let _ = UdpSocket::bind((any, 0))?.send_to(b"flow", to);
+                }
+                ready()
+            }
+        }
+    }
+}
+
+fn ready() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{READY}")?;
+    out.flush()
+}
+
+fn forever() {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// On `::` also over IPv4; where the kernel has no IPv6, only there.
+fn bind(ip: IpAddr, kind: Type, protocol: Protocol, port: u16) -> io::Result<Socket> {
+    let domain = if ip.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = match Socket::new(domain, kind, Some(protocol)) {
+        Ok(socket) => socket,
+        Err(_) if ip.is_ipv6() => {
+            return bind(IpAddr::V4(Ipv4Addr::UNSPECIFIED), kind, protocol, port);
+        }
+        Err(error) => return Err(error),
+    };
+    if ip.is_ipv6() {
+        socket.set_only_v6(!ip.is_unspecified())?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    match socket.bind(&SocketAddr::new(ip, port).into()) {
+        Err(error) if ip.is_ipv6() && error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
+            bind(IpAddr::V4(Ipv4Addr::UNSPECIFIED), kind, protocol, port)
+        }
+        result => result.map(|()| socket),
+    }
+}
+
+fn listen(ip: IpAddr, port: u16, backlog: i32) -> io::Result<Socket> {
+    let socket = bind(ip, Type::STREAM, Protocol::TCP, port)?;
+    socket.listen(backlog)?;
+    Ok(socket)
+}
+
+fn accept(socket: &Socket) -> io::Result<()> {
+    loop {
+        let (connection, _) = socket.accept()?;
+        std::thread::spawn(move || {
+            let mut connection = TcpStream::from(connection);
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(length @ 1..) = connection.read(&mut buffer) {
+                if connection.write_all(&buffer[..length]).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+fn udp(port: u16, buffer: Option<usize>) -> io::Result<UdpSocket> {
+    let socket = bind(IpAddr::V6(Ipv6Addr::UNSPECIFIED), Type::DGRAM, Protocol::UDP, port)?;
+    if let Some(bytes) = buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(socket.into())
+}
+
+fn echo(socket: &UdpSocket) -> io::Result<()> {
+    ready()?;
+    let mut buffer = [0; 65536];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        // The sender may have gone.
+        let _ = socket.send_to(&buffer[..length], from);
+    }
+}
