@@ -85,6 +85,35 @@ fn a_forward_policy_of_drop_is_found_on_either_node_and_in_the_reply() {
 }
 
 #[test]
+fn a_forward_policy_without_flannels_rules_drops() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    run(&lab, "A", &["iptables", "-F", "FLANNEL-FWD"]);
+    run(&lab, "A", &["iptables", "-P", "FORWARD", "DROP"]);
+    let report = trace(&lab, &["-4"]);
+    dropped(&report, Direction::Forward, "A", "NETFILTER_DROP", "nft_do_chain");
+    is(report.verdict.last_seen.as_ref(), "A", Role::Bridge, Hook::Ingress);
+    is(report.verdict.next_expected.as_ref(), "A", Role::Vxlan, Hook::Egress);
+}
+
+#[test]
+fn a_drop_of_ipv6_is_found_too() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    run(&lab, "B", &["ip6tables", "-I", "FORWARD", "-d", "fd00:10:10:1::2", "-j", "DROP"]);
+    let report = trace(&lab, &["-6"]);
+    dropped(&report, Direction::Forward, "B", "NETFILTER_DROP", "nft_do_chain");
+    is(report.verdict.last_seen.as_ref(), "B", Role::Vxlan, Hook::Ingress);
+    let healthy =
+        podtrace(&lab, &["--src", "A.a", "--dst", "B.b", "-4", "--probe", "--format", "json"]);
+    assert_eq!(healthy.status, 0, "{}", healthy.stdout);
+}
+
+#[test]
 fn a_firewall_on_the_tunnel_port_is_found_at_input_and_output() {
     if !privileged() {
         return;
@@ -184,6 +213,8 @@ fn late_drops_are_waited_for() {
     assert_eq!((v.status, v.direction), (Status::Dropped, Some(Direction::Forward)), "{v:#?}");
     assert_eq!(v.kernel_reason.as_ref().map(|r| r.name.as_str()), Some("NEIGH_FAILED"));
     is(v.last_seen.as_ref(), "A", Role::Vxlan, Hook::Egress);
+    let asked = report.resolutions.iter().find(|r| r.target == "192.168.10.99");
+    assert!(asked.is_some_and(|r| r.answer.is_none() && r.requests >= 2), "{asked:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use common::trace::{Live, direction, journeys, podtrace, run};
 use common::{TestLab, privileged};
+use nix::sys::signal::Signal;
 use tracer::model::{Direction, Outcome};
 use tracer::report::Status;
 
@@ -69,6 +70,47 @@ fn two_traces_at_once_do_not_disturb_each_other() {
             assert_eq!(journey.hops[0].inner.src_ip, source);
         }
     }
+}
+
+#[test]
+fn two_traces_of_one_flow_see_the_same() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let args = ["--src", "A.a", "--dst", "B.b", "--format", "json"];
+    let traces = [Live::start(&lab, &args), Live::start(&lab, &args)];
+    run(&lab, "A.a", &["ping", "-c5", "-i0.05", "10.10.1.2"]);
+    for live in traces {
+        let report = live.interrupt().report();
+        assert_eq!(report.verdict.status, Status::Delivered, "{:#?}", report.verdict);
+        assert_eq!((report.packets.sent, report.packets.replied), (5, 5));
+        assert!(report.journeys.iter().all(|j| j.hops.len() == 12));
+    }
+}
+
+#[test]
+fn events_that_find_no_room_are_counted_and_nothing_is_concluded_from_them() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let args = ["--src", "A.a", "--dst", "B.b", "--buffer", "1", "--format", "json"];
+    let live = Live::start(&lab, &args);
+    // While it does not read, the buffer takes less than half of this.
+    live.send(Signal::SIGSTOP);
+    run(&lab, "A.a", &["ping", "-f", "-q", "-c", "1000", "10.10.1.2"]);
+    live.send(Signal::SIGCONT);
+    let run = live.interrupt();
+    let report = run.report();
+    let seen: u64 = report.directions.iter().flat_map(|d| &d.hops).map(|h| h.packets).sum();
+    assert!(report.loss.events_lost > 0 && seen > 0);
+    // Twelve hops each way; drop events (one per answered ping) are lost too.
+    assert!(seen < 24_000, "{seen}");
+    assert!(seen + report.loss.events_lost >= 24_000, "{seen} + {}", report.loss.events_lost);
+    let v = &report.verdict;
+    assert!(matches!(v.status, Status::Delivered | Status::Inconclusive), "{v:#?}");
+    assert!(v.evidence.iter().any(|e| e.contains("events were lost")), "{v:#?}");
 }
 
 #[test]

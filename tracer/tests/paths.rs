@@ -1,12 +1,12 @@
 //! Healthy paths on the real kernel: every hop, its order, its addresses, every byte.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
 
 mod common;
 
 use std::collections::HashSet;
 
-use common::trace::{Live, direction, hops, http_server, journeys, podtrace, run};
+use common::trace::{IpSays, Live, direction, hops, http_server, journeys, podtrace, run};
 use common::{TestLab, privileged};
 use tracer::lab::{Backend, Lab};
 use tracer::model::{Direction, Outcome, Role};
@@ -103,66 +103,6 @@ fn a_ping_across_nodes_is_seen_at_twelve_hops_each_way() {
     }
 }
 
-/// `ip -j` of a namespace: addresses by interface and family, and hardware addresses.
-struct IpSays(serde_json::Value);
-
-impl IpSays {
-    fn ask(lab: &Lab, target: &str) -> Self {
-        Self(serde_json::from_str(&run(lab, target, &["ip", "-j", "addr"])).expect("JSON"))
-    }
-    fn link(&self, name: &str) -> &serde_json::Value {
-        let links = self.0.as_array().expect("links");
-        links.iter().find(|l| l["ifname"] == name).unwrap_or_else(|| panic!("no link {name}"))
-    }
-    fn mac(&self, name: &str) -> String {
-        self.link(name)["address"].as_str().expect("address").to_owned()
-    }
-    fn ip(&self, name: &str) -> String {
-        let all = self.link(name)["addr_info"].as_array().expect("addresses");
-        let v4 = all.iter().find(|a| a["family"] == "inet").expect("an IPv4 address");
-        v4["local"].as_str().expect("address").to_owned()
-    }
-}
-
-#[test]
-fn addresses_at_every_hop_are_those_that_ip_reports() {
-    if !privileged() {
-        return;
-    }
-    let lab = TestLab::up(|_| {});
-    let [pod_a, a, b, pod_b] = ["A.a", "A", "B", "B.b"].map(|t| IpSays::ask(&lab, t));
-    let report = probe(&lab, &["--src", "A.a", "--dst", "B.b", "--probe", "--count", "1"]);
-    let journey = journeys(&report, Direction::Forward)[0];
-    let named = |hop: usize, address: &str| {
-        journey.hops[hop].names.get(address).map(String::as_str).unwrap_or_else(|| {
-            panic!("hop {hop}: {address} has no name: {:?}", journey.hops[hop].names)
-        })
-    };
-    for (i, hop) in journey.hops.iter().enumerate() {
-        assert_eq!(hop.inner.src_ip, pod_a.ip("eth0"));
-        assert_eq!(hop.inner.dst_ip, pod_b.ip("eth0"));
-        assert_eq!(named(i, &hop.inner.src_ip), "A.a.ip");
-        assert_eq!(named(i, &hop.inner.dst_ip), "B.b.ip");
-        let (src, dst, src_name, dst_name) = match i {
-            0..=2 => (pod_a.mac("eth0"), a.mac("cni0"), "A.a.mac", "A.cni0.mac"),
-            3..=8 => (a.mac("flannel.1"), b.mac("flannel.1"), "A.flannel.1.mac", "B.flannel.1.mac"),
-            _ => (b.mac("cni0"), pod_b.mac("eth0"), "B.cni0.mac", "B.b.mac"),
-        };
-        assert_eq!(hop.inner.src_mac.as_deref(), Some(src.as_str()), "hop {i}");
-        assert_eq!(hop.inner.dst_mac.as_deref(), Some(dst.as_str()), "hop {i}");
-        assert_eq!((named(i, &src), named(i, &dst)), (src_name, dst_name));
-        if let Some(outer) = &hop.outer {
-            assert_eq!(outer.src_ip, a.ip("ens33"));
-            assert_eq!(outer.dst_ip, b.ip("ens33"));
-            assert_eq!(outer.src_mac, Some(a.mac("ens33")));
-            assert_eq!(outer.dst_mac, Some(b.mac("ens33")));
-            assert_eq!((outer.vni, outer.udp_dst), (Some(1), 8472));
-            assert_eq!(named(i, &outer.src_ip), "A.ens33.ip");
-            assert_eq!(named(i, &outer.dst_ip), "B.ens33.ip");
-        }
-    }
-}
-
 #[test]
 fn pods_on_one_node_meet_at_the_bridge() {
     if !privileged() {
@@ -186,6 +126,9 @@ fn ipv6_takes_its_own_tunnel() {
     let lab = TestLab::up(|_| {});
     let report = probe(&lab, &["--src", "A.a", "--dst", "B.b", "-6", "--probe", "--count", "2"]);
     assert_delivered(&report);
+    // Pods have the MTU of the IPv4 tunnel.
+    let told = |n: &String| n.contains("A.cni0.ip tells the sender so") && n.contains("MTU 1430");
+    assert!(report.notes.iter().any(told), "{:?}", report.notes);
     let there = journeys(&report, Direction::Forward);
     let expected = FORWARD.map(|h| h.replace("flannel.1", "flannel-v6.1"));
     for journey in &there {
@@ -243,8 +186,12 @@ fn host_gw_is_routed_without_a_tunnel() {
     let expected: Vec<_> = FORWARD.into_iter().filter(|h| !h.contains("flannel")).collect();
     for journey in journeys(&report, Direction::Forward) {
         assert_eq!(hops(journey), expected);
-        assert!(journey.hops.iter().all(|h| h.outer.is_none()));
     }
+    let expected: Vec<_> = REPLY.into_iter().filter(|h| !h.contains("flannel")).collect();
+    for journey in journeys(&report, Direction::Reply) {
+        assert_eq!(hops(journey), expected);
+    }
+    assert!(report.journeys.iter().flat_map(|j| &j.hops).all(|h| h.outer.is_none()));
 }
 
 #[test]
@@ -254,7 +201,7 @@ fn a_bare_address_is_found_without_an_inventory() {
     }
     // Addresses of its own, for other labs on this machine use the default ones.
     let lab = TestLab::up(|c| c.pod_cidr = "172.30.0.0/16".parse().expect("CIDR"));
-    let [a, b] = ["A.a", "B.b"].map(|t| IpSays::ask(&lab, t).ip("eth0"));
+    let [a, b] = ["A.a", "B.b"].map(|t| IpSays::ask(&lab, t).ip("eth0", "inet"));
     let output = std::process::Command::new(common::trace::PODTRACE)
         .args(["--src", &a, "--dst", &b, "--probe", "--count", "1", "--format", "json"])
         .env("PODTRACE_INVENTORY", "")

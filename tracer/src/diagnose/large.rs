@@ -1,11 +1,19 @@
 //! A second, full-size probe beside the first: what small packets cannot tell about the path.
 
-use crate::report::{Confidence, Report, Status, Verdict};
+use crate::report::{Confidence, IcmpReport, Report, Status, Verdict};
 
 /// The report of small packets that arrived, with what became of packets of `bytes` (IP length) that
 /// must not be fragmented.
 pub fn with_large(mut small: Report, large: Report, bytes: u32) -> Report {
     match large.verdict.status {
+        Status::Rejected if let Some(told) = path_mtu_told(&large) => {
+            let from = told.from_name.as_deref().unwrap_or(&told.from);
+            small.notes.push(format!(
+                "packets of {bytes} bytes are too big for the path; {from} tells the sender so, as is usual \
+                 over IPv6 ({})",
+                told.text
+            ));
+        }
         Status::Delivered => {
             small
                 .notes
@@ -61,4 +69,12 @@ pub fn with_large(mut small: Report, large: Report, bytes: u32) -> Report {
         }
     }
     small
+}
+
+/// Routers never fragment IPv6: to be told the path's MTU, and to send smaller packets from then on,
+/// is what every sender must be ready for (RFC 8201). flannel counts on it, for it gives pods the MTU
+/// that fits its IPv4 tunnel, 20 bytes more than its IPv6 tunnel takes.
+fn path_mtu_told(large: &Report) -> Option<&IcmpReport> {
+    // ICMPv6 packet too big (RFC 4443 section 3.2).
+    large.icmp_errors.iter().find(|e| (e.r#type, e.code) == (2, 0) && e.from.contains(':'))
 }

@@ -107,10 +107,15 @@ impl Live {
         self.child.id()
     }
 
+    /// Sends a signal.
+    pub fn send(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("signal podtrace");
+    }
+
     fn end(&mut self, signal: Option<Signal>) -> Run {
         if let Some(signal) = signal {
-            let pid = i32::try_from(self.child.id()).expect("a pid");
-            kill(Pid::from_raw(pid), signal).expect("signal podtrace");
+            self.send(signal);
         }
         let ended = self.child.wait().expect("wait for podtrace");
         let text = |t: &mut Option<thread::JoinHandle<String>>| {
@@ -234,4 +239,32 @@ pub fn http_server(lab: &Lab, target: &str, port: u16, size: usize) -> (Server, 
             .expect("enter the namespace")
     });
     (server, files)
+}
+
+/// `ip -j addr` of a namespace.
+pub struct IpSays(serde_json::Value);
+
+impl IpSays {
+    /// Asks it.
+    pub fn ask(lab: &Lab, target: &str) -> Self {
+        Self(serde_json::from_str(&run(lab, target, &["ip", "-j", "addr"])).expect("JSON"))
+    }
+
+    fn link(&self, name: &str) -> &serde_json::Value {
+        let links = self.0.as_array().expect("links");
+        links.iter().find(|l| l["ifname"] == name).unwrap_or_else(|| panic!("no link {name}"))
+    }
+
+    /// Hardware address of an interface.
+    pub fn mac(&self, name: &str) -> String {
+        self.link(name)["address"].as_str().expect("address").to_owned()
+    }
+
+    /// First global address of a family (`inet`, `inet6`) of an interface.
+    pub fn ip(&self, name: &str, family: &str) -> String {
+        let all = self.link(name)["addr_info"].as_array().expect("addresses");
+        let first = all.iter().find(|a| a["family"] == family && a["scope"] == "global");
+        let first = first.unwrap_or_else(|| panic!("no {family} address on {name}"));
+        first["local"].as_str().expect("address").to_owned()
+    }
 }
