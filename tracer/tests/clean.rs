@@ -9,18 +9,17 @@ use std::process::Command;
 
 use aya::programs::tc::TcAttachType;
 use aya::programs::{SchedClassifier, loaded_programs};
+use common::clsact::{clsact_filters, clsact_qdiscs, has_tcx, targets};
 use common::trace::{Live, PODTRACE, podtrace, run, wait_for};
 use common::{TestLab, privileged};
 use nix::sys::signal::Signal;
 use tracer::lab::Lab;
 use tracer::report::Status;
 
-/// Programs attached to the interfaces of the lab's namespaces, by namespace and interface.
-fn attached(lab: &Lab) -> Vec<String> {
+/// Programs attached to the interfaces of the lab's namespaces with TCX, by namespace and interface.
+fn attached_tcx(lab: &Lab) -> Vec<String> {
     let mut found = Vec::new();
-    let mut namespaces: Vec<String> = lab.plan().targets().into_iter().map(|(t, _)| t).collect();
-    namespaces.push("wire".into());
-    for target in namespaces {
+    for target in targets(lab) {
         let netns = lab.netns(&target).expect("a namespace");
         let here =
             netns.run(|| {
@@ -39,6 +38,11 @@ fn attached(lab: &Lab) -> Vec<String> {
         found.extend(here.expect("enter"));
     }
     found
+}
+
+/// Programs attached in the way that this kernel has.
+fn attached(lab: &Lab) -> Vec<String> {
+    if has_tcx() { attached_tcx(lab) } else { clsact_filters(lab) }
 }
 
 /// eBPF programs loaded by a process, as its descriptors show them.
@@ -77,11 +81,18 @@ fn nothing_stays_attached_however_it_ends() {
             assert_eq!(run.status, 0, "{}", run.stderr);
             assert_eq!(run.report().packets.sent, 1);
         }
+        if signal == Signal::SIGKILL && !has_tcx() {
+            // Filters belong to the interface: the next to come removes them.
+            let next =
+                podtrace(&lab, &["--src", "A.a2", "--dst", "B.b2", "--duration", "100ms", "-q"]);
+            assert_eq!(next.status, 4, "{}", next.stderr);
+        }
         // The kernel lets go of them shortly after the last descriptor is closed.
         wait_for("programs to go", || {
             !loaded_programs().flatten().any(|p| programs.contains(&p.id()))
         });
         assert_eq!(attached(&lab), Vec::<String>::new());
+        assert_eq!(clsact_qdiscs(&lab), Vec::<String>::new());
     }
 }
 

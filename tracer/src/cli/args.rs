@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::export::Format;
+use crate::kernel::AttachWith;
 use crate::probe::Proto;
 
 /// Follow real packets from pod to pod, across both nodes, and see where and why they die.
@@ -118,6 +119,10 @@ pub struct TraceArgs {
     /// Kernel type information [default: /sys/kernel/btf/vmlinux]
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
+    /// How to attach to interfaces: tcx (Linux 6.6 and later), clsact, or any: tcx if the kernel has it
+    #[arg(long, value_name = "HOW", default_value = "any", hide_possible_values = true,
+          value_parser = attach_parser())]
+    pub attach: AttachWith,
     /// Size of the event buffer in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -137,6 +142,14 @@ pub struct TraceArgs {
 fn format_parser() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(Format::ALL.map(Format::as_str))
         .try_map(|name| name.parse::<Format>())
+}
+
+fn attach_parser() -> impl TypedValueParser<Value = AttachWith> {
+    PossibleValuesParser::new(["any", "tcx", "clsact"]).map(|name| match name.as_str() {
+        "tcx" => AttachWith::Tcx,
+        "clsact" => AttachWith::Clsact,
+        _ => AttachWith::Any,
+    })
 }
 
 /// `10s`, `1m30s`, `200ms`; a bare number is seconds.

@@ -85,6 +85,7 @@ fn spec(args: &TraceArgs) -> Spec {
         ipv6: args.ipv6,
         snaplen: args.snaplen,
         btf: args.btf.clone(),
+        attach: args.attach,
         buffer: args.buffer,
     }
 }

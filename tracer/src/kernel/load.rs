@@ -1,12 +1,11 @@
-//! Loading and attaching.
+//! Loading: the filter, the kernel's offsets, the programs and maps, the drop tracepoint.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, ProgramError, SchedClassifier, TcAttachType};
-use aya::util::KernelVersion;
+use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use tracer_common::{Config, MAX_L3_DEVICES, MAX_PAIRS, MAX_SLOTS, MAX_VXLAN_PORTS};
 use zerocopy::{FromZeros, IntoBytes};
@@ -14,14 +13,10 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::btf::{self, Btf, BtfError};
 use super::{CaptureError, Filter, Options};
 use crate::decode::{KernelNames, NameSource, Symbols};
-use crate::model::{Hook, Station, Topology};
-use crate::netns::Netns;
+use crate::model::Topology;
 
 /// The programs, as built by `cargo xtask build-ebpf`; empty when that was not done.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podtrace.bpf.o"));
-
-/// The first kernel with TCX.
-const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 
 pub(super) struct Loaded {
     pub bpf: Ebpf,
@@ -130,7 +125,7 @@ fn fill_offsets(config: &mut Config, btf: &Btf) -> Result<HashMap<u32, String>, 
     Ok(reasons)
 }
 
-fn failed<E>(what: &str) -> impl FnOnce(E) -> CaptureError
+pub(super) fn failed<E>(what: &str) -> impl FnOnce(E) -> CaptureError
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -139,7 +134,7 @@ where
 }
 
 /// One line: what the verifier said last, or the error itself.
-fn program_failed(what: &str, error: ProgramError) -> CaptureError {
+pub(super) fn program_failed(what: &str, error: ProgramError) -> CaptureError {
     let source: Box<dyn std::error::Error + Send + Sync> = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
@@ -166,11 +161,6 @@ pub(super) fn load(
 ) -> Result<Loaded, CaptureError> {
     if PROGRAMS.is_empty() {
         return Err(CaptureError::NoPrograms);
-    }
-    if let Ok(version) = KernelVersion::current()
-        && version < TCX_SINCE
-    {
-        return Err(CaptureError::NoTcx(release()));
     }
     let slots = slots(topology)?;
     let mut config = Config::new_zeroed();
@@ -238,92 +228,6 @@ fn start_drops(bpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), CaptureError> {
     program.load("kfree_skb", btf).map_err(|e| program_failed(NAME, e))?;
     program.attach().map_err(|e| program_failed(NAME, e))?;
     Ok(())
-}
-
-fn release() -> String {
-    nix::sys::utsname::uname()
-        .map_or_else(|_| "?".into(), |u| u.release().to_string_lossy().into_owned())
-}
-
-/// Attaches the hop programs everywhere. The far end comes first and the source pod last, so that a
-/// packet seen at its first station is seen everywhere. Returns the stations that were gone.
-pub(super) fn attach_all(
-    bpf: &mut Ebpf,
-    topology: &Topology,
-    namespaces: &HashMap<u32, Netns>,
-    slots: &[u32],
-) -> Result<Vec<String>, CaptureError> {
-    let mut gone = Vec::new();
-    for (slot, inum) in slots.iter().enumerate() {
-        for hook in [Hook::Ingress, Hook::Egress] {
-            classifier(bpf, slot, hook)?
-                .load()
-                .map_err(|e| program_failed(&program_name(slot, hook), e))?;
-        }
-        let stations: Vec<&Station> =
-            topology.stations.iter().filter(|s| s.netns_inum == *inum).collect();
-        let Some(netns) = namespaces.get(inum) else {
-            return Err(CaptureError::Netns {
-                netns: stations.first().map_or_else(String::new, |s| s.netns.clone()),
-                source: std::io::Error::from(std::io::ErrorKind::NotFound),
-            });
-        };
-        let outcome = netns.run(|| {
-            let mut gone = Vec::new();
-            for station in stations {
-                if !attach_station(bpf, slot, station)? {
-                    gone.push(station.label());
-                }
-            }
-            Ok(gone)
-        });
-        gone.extend(
-            outcome.map_err(|source| CaptureError::Netns {
-                netns: netns.name().to_owned(),
-                source,
-            })??,
-        );
-    }
-    Ok(gone)
-}
-
-fn program_name(slot: usize, hook: Hook) -> String {
-    match hook {
-        Hook::Ingress => format!("hop_in_{slot}"),
-        Hook::Egress => format!("hop_out_{slot}"),
-    }
-}
-
-fn classifier(
-    bpf: &mut Ebpf,
-    slot: usize,
-    hook: Hook,
-) -> Result<&mut SchedClassifier, CaptureError> {
-    let name = program_name(slot, hook);
-    bpf.program_mut(&name)
-        .ok_or_else(|| failed(&name)("missing"))?
-        .try_into()
-        .map_err(failed(&name))
-}
-
-/// Attaches both programs to one interface of the current namespace; false when it is gone.
-fn attach_station(bpf: &mut Ebpf, slot: usize, station: &Station) -> Result<bool, CaptureError> {
-    let gone =
-        || nix::net::if_::if_nametoindex(station.name.as_str()).ok() != Some(station.ifindex);
-    if gone() {
-        return Ok(false);
-    }
-    for (hook, attach_type) in
-        [(Hook::Ingress, TcAttachType::Ingress), (Hook::Egress, TcAttachType::Egress)]
-    {
-        if let Err(source) = classifier(bpf, slot, hook)?.attach(&station.name, attach_type) {
-            if gone() {
-                return Ok(false);
-            }
-            return Err(CaptureError::Attach { interface: station.label(), source: source.into() });
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

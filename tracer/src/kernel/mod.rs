@@ -1,11 +1,14 @@
 //! Kernel side: load the eBPF programs, attach them, read the ring buffer, count losses.
 //!
 //! Enters: a [`Topology`] (what to attach to) and a [`Filter`] (what to let through). Leaves:
-//! [`Batch`]es of raw records for [`crate::decode`], and the losses. Everything hangs on file
-//! descriptors of this process: when it ends, however it ends, nothing stays attached.
+//! [`Batch`]es of raw records for [`crate::decode`], and the losses. With TCX everything hangs on file
+//! descriptors of this process: when it ends, however it ends, nothing stays attached. On older
+//! kernels the filters of a podtrace that was killed stay until the next one starts.
 
+mod attach;
 pub mod btf;
 mod clock;
+mod clsact;
 mod load;
 mod reader;
 
@@ -45,9 +48,23 @@ pub struct Filter {
     pub snaplen: Option<u16>,
 }
 
+/// How the hop programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachWith {
+    /// TCX where the kernel has it, else clsact.
+    #[default]
+    Any,
+    /// Links (Linux 6.6).
+    Tcx,
+    /// Filters of a clsact qdisc.
+    Clsact,
+}
+
 /// How to capture.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// How to attach.
+    pub attach: AttachWith,
     /// Size of the ring buffer, bytes; rounded up to a power of two.
     pub ring_bytes: u32,
     /// Kernel type information; `None`: the running kernel's own.
@@ -59,7 +76,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING_BYTES, btf: None, backlog_bytes: 1 << 30 }
+        Self {
+            attach: AttachWith::default(),
+            ring_bytes: DEFAULT_RING_BYTES,
+            btf: None,
+            backlog_bytes: 1 << 30,
+        }
     }
 }
 
@@ -70,7 +92,7 @@ pub enum CaptureError {
     #[error("this podtrace was built without its eBPF programs; build it with `cargo xtask build`")]
     NoPrograms,
     /// The kernel is older than TCX.
-    #[error("kernel {0} cannot attach the hop programs: TCX came with Linux 6.6")]
+    #[error("kernel {0} has no TCX: that came with Linux 6.6")]
     NoTcx(String),
     /// More namespaces than programs.
     #[error("the path crosses {0} network namespaces; at most {max} can be observed", max = tracer_common::MAX_SLOTS)]
@@ -106,8 +128,10 @@ pub enum CaptureError {
 
 /// A running capture. Dropping it detaches everything.
 pub struct Capture {
-    /// Owns the programs and, through them, the links.
+    /// Owns the programs and, through them, the TCX links.
     bpf: Ebpf,
+    /// Owns the filters where there are no links.
+    clsact: Option<clsact::Clsact>,
     lost: PerCpuArray<MapData, u64>,
     reader: reader::Reader,
     slots: Vec<u32>,
@@ -137,13 +161,15 @@ impl Capture {
     ) -> Result<Self, CaptureError> {
         let load::Loaded { mut bpf, lost, events, slots, mut disabled, names } =
             load::load(topology, filter, options)?;
-        let vanished = load::attach_all(&mut bpf, topology, namespaces, &slots)?;
+        let attach::Attached { clsact, vanished, limits } =
+            attach::attach_all(&mut bpf, topology, namespaces, &slots, options.attach)?;
+        disabled.extend(limits);
         if vanished.iter().any(|v| !v.is_empty()) {
             disabled.push(format!("gone before they could be observed: {}", vanished.join(", ")));
         }
         let reader = reader::Reader::start(events, options.backlog_bytes)
             .map_err(|source| CaptureError::Netns { netns: "(reader)".into(), source })?;
-        Ok(Self { bpf, lost, reader, slots, disabled, vanished, names: Some(names) })
+        Ok(Self { bpf, clsact, lost, reader, slots, disabled, vanished, names: Some(names) })
     }
 
     /// Raw records as they come, in batches.
@@ -194,8 +220,10 @@ impl Capture {
 
     /// Detaches everything, then returns what was still unread, and the losses.
     pub fn stop(self) -> (Vec<Batch>, Loss) {
-        // Programs (and with them all links) go first, so that the last read really is the last.
-        let Self { bpf, lost, reader, .. } = self;
+        // Filters and programs (and with them all links) go first, so that the last read really is
+        // the last.
+        let Self { bpf, clsact, lost, reader, .. } = self;
+        drop(clsact);
         drop(bpf);
         let (rest, discarded) = reader.finish();
         let sum = |index| lost.get(&index, 0).map_or(0, |cpus| cpus.iter().sum());

@@ -131,8 +131,12 @@ impl Session {
         for family in families {
             paths.push((family, Arc::new(expect::topology(&before, family)?)));
         }
-        let options =
-            Options { ring_bytes: spec.buffer << 20, btf: spec.btf.clone(), ..Options::default() };
+        let options = Options {
+            attach: spec.attach,
+            ring_bytes: spec.buffer << 20,
+            btf: spec.btf.clone(),
+            ..Options::default()
+        };
         let topology = Arc::clone(&paths[0].1);
         let filter = filter(&spec, &before, &paths);
         let mut capture = Capture::start(&topology, &namespaces, &filter, &options)?;

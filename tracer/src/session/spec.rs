@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::kernel::AttachWith;
 use crate::probe::Proto;
 
 /// A trace to be done.
@@ -30,6 +31,8 @@ pub struct Spec {
     pub snaplen: Option<u16>,
     /// Kernel type information; `None`: the running kernel's own.
     pub btf: Option<PathBuf>,
+    /// How to attach to interfaces.
+    pub attach: AttachWith,
     /// Size of the event buffer, MiB.
     pub buffer: u32,
 }
