@@ -45,6 +45,32 @@ pub struct State<'a> {
     pub after: Option<&'a PathFacts>,
 }
 
+/// A second look at a path over which small packets arrive: packets as large as the source pod's
+/// interface takes.
+#[derive(Clone, Debug)]
+pub struct Large {
+    /// Bytes of network-layer packet.
+    pub mtu: u32,
+    /// What became of them.
+    pub analyzed: Analyzed,
+}
+
+/// The report of a whole trace. `None` for one of nothing.
+pub fn conclude(
+    main: &Analyzed,
+    large: Option<&Large>,
+    state: State<'_>,
+    meta: &Meta,
+) -> Option<Report> {
+    let report = main.report(state, meta)?;
+    Some(match large {
+        Some(Large { mtu, analyzed }) => {
+            diagnose::with_large(report, analyzed.report(state, meta)?, *mtu)
+        }
+        None => report,
+    })
+}
+
 impl Analysis {
     /// For flows over these topologies, one for each address family.
     pub fn new(topologies: impl IntoIterator<Item = (Family, Arc<Topology>)>) -> Self {

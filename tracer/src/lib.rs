@@ -1,6 +1,6 @@
 //! podtrace follows real packets from pod to pod across two Kubernetes nodes.
 //!
-//! Data flows one way: kernel → decode → correlate → diagnose → export. The pure modules (decode,
+//! Data flows one way: kernel → decode → correlate → diagnose → export, with [`record`] in between. The pure modules (decode,
 //! correlate, expect, diagnose) take values and return values; the same code serves live traces,
 //! replays and tests.
 
@@ -20,5 +20,6 @@ pub mod lab;
 pub mod model;
 pub mod netns;
 pub mod probe;
+pub mod record;
 pub mod report;
 pub mod session;

@@ -142,7 +142,7 @@ impl fmt::Display for Direction {
 }
 
 /// Index into [`Topology::stations`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StationId(pub u16);
 
 /// VXLAN device attributes (`IFLA_VXLAN_*`, include/uapi/linux/if_link.h).
@@ -202,7 +202,7 @@ impl Station {
 }
 
 /// One step of a planned or observed path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Point {
     /// Which interface.
     pub station: StationId,
@@ -227,7 +227,8 @@ pub struct End {
 
 /// Everything known about where the flow can pass: what to attach to, in which order a healthy
 /// packet crosses it, and what the addresses are called.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Topology {
     /// `--src`.
     pub src: Option<End>,
@@ -280,7 +281,7 @@ impl Topology {
 }
 
 /// Names of the addresses on the path: `A.a.ip`, `A.cni0.mac`, `B.ens33.ip`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
     /// By network address.
     pub ip: HashMap<IpAddr, String>,
@@ -491,7 +492,7 @@ pub struct Gso {
 }
 
 /// A kernel drop, resolved to names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropInfo {
     /// `enum skb_drop_reason`, as numbered by the kernel it came from.
     pub code: u32,
@@ -691,7 +692,8 @@ pub struct IcmpReport {
 }
 
 /// What the capture and the probe tell besides events.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Observation {
     /// Kernel time from which everything was attached, ns.
     pub armed_ns: u64,

@@ -36,6 +36,8 @@ pub struct Cli {
 /// What else podtrace can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// A recorded trace, as if it ran now
+    Replay(super::replay::ReplayArgs),
     /// A two-node flannel cluster in network namespaces of this machine
     Lab(super::lab::LabArgs),
     /// Interfaces on the path with their roles
@@ -108,6 +110,9 @@ pub struct TraceArgs {
     /// Write the report to a file instead of standard output (- is standard output)
     #[arg(long, short = 'o', value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Record the trace to a file, for podtrace replay and export (- is standard output)
+    #[arg(long, short = 'w', value_name = "FILE")]
+    pub write: Option<PathBuf>,
     /// Bytes of each packet to keep [default: the headers and 16 bytes of payload]
     #[arg(long, value_name = "BYTES",
           value_parser = clap::value_parser!(u16).range(64..=2048))]
@@ -127,19 +132,27 @@ pub struct TraceArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub buffer: u32,
-    /// More detail: kernel stacks, every note
-    #[arg(long, short = 'v', action = clap::ArgAction::Count)]
-    pub verbose: u8,
     /// No progress line and no warnings
     #[arg(long, short = 'q')]
     pub quiet: bool,
+    /// How the text looks.
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// How text looks.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Look {
+    /// More detail: kernel stacks, every note
+    #[arg(long, short = 'v', action = clap::ArgAction::Count)]
+    pub verbose: u8,
     /// Colour in the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorArg,
 }
 
 /// Parses `--format` and lists its values in help.
-fn format_parser() -> impl TypedValueParser<Value = Format> {
+pub(super) fn format_parser() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(Format::ALL.map(Format::as_str))
         .try_map(|name| name.parse::<Format>())
 }

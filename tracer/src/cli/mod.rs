@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod lab;
 mod output;
 mod privileges;
+pub mod replay;
 mod signals;
 mod trace;
 
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         None => trace::run(&cli.trace),
+        Some(args::Command::Replay(args)) => args.run(),
         Some(args::Command::Lab(args)) => lab::run(args),
         Some(args::Command::Interfaces(args)) => args.run(),
         Some(args::Command::Pods(args)) => args.run(),

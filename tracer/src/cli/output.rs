@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::args::{ColorArg, TraceArgs};
+use super::args::{ColorArg, Look};
 use crate::export::text::TextOptions;
 
 /// Columns without a terminal.
@@ -82,15 +82,15 @@ impl Drop for Sink {
 }
 
 /// How text is to look where it goes.
-pub fn options(args: &TraceArgs, sink: &Sink) -> TextOptions {
+pub fn options(look: Look, sink: &Sink) -> TextOptions {
     let terminal = sink.is_terminal();
-    let color = match args.color {
+    let color = match look.color {
         ColorArg::Always => true,
         ColorArg::Never => false,
         ColorArg::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
     };
     let width = if terminal { terminal_width() } else { None }.unwrap_or(DEFAULT_WIDTH);
-    TextOptions { color, width, verbose: args.verbose > 0, unicode: unicode() }
+    TextOptions { color, width, verbose: look.verbose > 0, unicode: unicode() }
 }
 
 /// Whether the locale can show more than ASCII. Without any setting (a pipe, cron) it is assumed.

@@ -1,9 +1,10 @@
 //! The trace command: from arguments to a session, its progress on the terminal, and its report.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::args::TraceArgs;
 use super::{Usage, output, privileges, signals};
@@ -11,7 +12,8 @@ use crate::endpoint;
 use crate::inventory::Inventory;
 use crate::model::End;
 use crate::probe::Proto;
-use crate::session::{Session, Spec};
+use crate::record::Target;
+use crate::session::{Finished, Session, Spec};
 
 /// How often the progress line is drawn.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -41,6 +43,15 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     // Checked before the trace, so that a long one is not lost at its end.
     let sink = output::Sink::open(args.output.as_deref())?;
 
+    let recording = match &args.write {
+        Some(path) => Some(
+            Target::open(path).with_context(|| format!("cannot record to {}", path.display()))?,
+        ),
+        None => None,
+    };
+    let recording_to_stdout =
+        args.output.is_none() && args.write.as_deref() == Some(Path::new("-"));
+
     let stop = signals::stop_flag()?;
     let mut session = Session::start(spec(args), src, &dst, inventory.as_ref(), stop)?;
     let say = |lines: Vec<String>| {
@@ -48,6 +59,10 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
             eprintln!("podtrace: {line}");
         }
     };
+    if let Some(target) = recording {
+        let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+        session.record_to(target, command.collect())?;
+    }
     say(session.notices());
     if args.probe.is_none() {
         let topology = session.topology();
@@ -60,15 +75,37 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         )]);
     }
     let mut line = ProgressLine::new(args);
+    let mut warned = false;
     while session.step(Duration::from_millis(20)) {
+        if session.recording_failed() && !std::mem::replace(&mut warned, true) {
+            // Whoever reads the recording from a pipe may have seen enough.
+            if recording_to_stdout {
+                break;
+            }
+            say(vec!["the recording cannot be written any more; the trace goes on".to_owned()]);
+        }
         line.draw(&session);
         say(session.notices());
     }
     line.clear();
     say(session.notices());
-    let report = session.finish()?;
-    let text = args.format.render(&report, &output::options(args, &sink));
-    sink.write(&text)?;
+    let Finished { report, recording } = session.finish()?;
+    if recording_to_stdout {
+        // The recording has taken its place.
+        say(vec![report.verdict.summary.clone()]);
+    } else {
+        let text = args.format.render(&report, &output::options(args.look, &sink));
+        sink.write(&text)?;
+    }
+    if let Some(recording) = recording {
+        let summary = recording.context("cannot record the trace")?;
+        if summary.unrecorded > 0 {
+            say(vec![format!(
+                "{} events are missing in the recording: writing did not keep up",
+                summary.unrecorded
+            )]);
+        }
+    }
     Ok(report.verdict.status.exit_code())
 }
 

@@ -17,17 +17,21 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 pub use roles::{Classified, classify};
 
 use crate::facts::{PathFacts, RouteHit, Space, SpaceKind};
 use crate::model::{Direction, End, Point, Role, Station, Topology};
 
 /// IP version of the traced flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
+    #[serde(rename = "ipv4")]
     V4,
     /// IPv6.
+    #[serde(rename = "ipv6")]
     V6,
 }
 

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Session;
-use crate::analysis::Analyzed;
-use crate::diagnose;
+use crate::analysis::{Analyzed, Large};
 use crate::facts::PathFacts;
 use crate::model::{NodePing, Role};
 use crate::probe::{Probe, Proto};
+use crate::record::StageKind;
 use crate::report::{Report, Status};
 
 /// ICMP header and IPv4 or IPv6 header around the payload of an echo request, bytes.
@@ -40,14 +40,14 @@ impl Session {
     pub(super) fn follow_up(
         &mut self,
         report: Report,
-        main: Analyzed,
+        main: &mut Analyzed,
         after: &PathFacts,
     ) -> Result<Report> {
         if report.verdict.status == Status::Delivered
             && self.spec.probe == Some(Proto::Icmp)
             && self.spec.size.is_none()
         {
-            return self.large(report, after);
+            return self.large(report, main, after);
         }
         let on_wire =
             report.verdict.r#where.as_ref().is_some_and(|w| w.stage.as_deref() == Some("wire"));
@@ -55,25 +55,25 @@ impl Session {
             && on_wire
             && let Some(ping) = self.ping_nodes(&report)
         {
-            let mut main = main;
             main.observation.node_ping = Some(ping);
-            return self.diagnose(&main, after);
+            self.record_amended(&main.observation);
+            return self.diagnose(main, None, after);
         }
         Ok(report)
     }
 
     /// Sends packets as large as the source pod's interface takes, unfragmented.
-    fn large(&mut self, report: Report, after: &PathFacts) -> Result<Report> {
+    fn large(&mut self, report: Report, main: &Analyzed, after: &PathFacts) -> Result<Report> {
         let topology = Arc::clone(&self.paths[0].1);
         let mtu = topology.forward.first().map(|p| topology.station(p.station).mtu);
         let template = self.template()?;
         let headers = if template.dst.is_ipv4() { HEADERS.0 } else { HEADERS.1 };
-        let Some(size) = mtu.and_then(|mtu| mtu.checked_sub(headers)) else { return Ok(report) };
+        let Some(mtu) = mtu.filter(|mtu| *mtu > headers) else { return Ok(report) };
         let probe = Probe {
             count: LARGE_COUNT,
             interval: INTERVAL,
             // Raw sockets send at most 65,507 bytes behind an IPv4 header.
-            size: size.min(65_000) as usize,
+            size: (mtu - headers).min(65_000) as usize,
             dont_fragment: true,
             timeout: PATIENCE,
             ..template
@@ -84,9 +84,9 @@ impl Session {
             self.take(Duration::from_millis(10));
         }
         self.probe = Some(handle);
-        let closed = self.close_stage(Duration::from_millis(100))?;
-        let large = self.diagnose(&closed, after)?;
-        Ok(diagnose::with_large(report, large, mtu.unwrap_or(0)))
+        let patience = Duration::from_millis(100);
+        let analyzed = self.close_stage(StageKind::Large, Some(mtu), patience)?;
+        self.diagnose(main, Some(&Large { mtu, analyzed }), after)
     }
 
     /// Pings the node where the packets should have arrived from the one that they left.

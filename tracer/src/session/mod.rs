@@ -6,6 +6,7 @@
 //! a ping from node to node) is sent by [`follow`] over the same capture.
 
 mod follow;
+mod recording;
 mod spec;
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::analysis::{Analysis, Analyzed, State};
+use crate::analysis::{self, Analysis, Analyzed, Large, State};
 use crate::decode::{Batch, Decoder};
 use crate::diagnose::Meta;
 use crate::endpoint::{self, Resolved};
@@ -27,6 +28,7 @@ use crate::kernel::{Capture, Filter, Options, monotonic_ns};
 use crate::model::{Direction, End, Loss, Observation, Topology};
 use crate::netns::Netns;
 use crate::probe::{self, Probe, ProbeHandle};
+use crate::record::{Recorder, StageKind, Summary};
 use crate::report::Report;
 
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
@@ -73,6 +75,15 @@ pub struct Progress {
     pub replied: u64,
 }
 
+/// What a trace leaves.
+#[derive(Debug)]
+pub struct Finished {
+    /// The report.
+    pub report: Report,
+    /// What was recorded, or why it could not be; `None` without a recording.
+    pub recording: Option<std::io::Result<Summary>>,
+}
+
 /// A trace under way. Dropping it detaches everything.
 pub struct Session {
     spec: Spec,
@@ -102,6 +113,9 @@ pub struct Session {
     stations_checked: Instant,
     patience: Duration,
     notices: Vec<String>,
+    recorder: Option<Recorder>,
+    /// How long the main stage took, ns; known from its end on.
+    duration_ns: u64,
 }
 
 impl std::fmt::Debug for Session {
@@ -172,6 +186,8 @@ impl Session {
             stations_checked: now,
             patience: TIME_IS_UP,
             notices,
+            recorder: None,
+            duration_ns: 0,
         };
         session.start_probe()?;
         Ok(session)
@@ -222,6 +238,7 @@ impl Session {
         if self.stations_checked.elapsed() >= Duration::from_secs(1) {
             self.stations_checked = Instant::now();
             self.check_stations();
+            self.record_losses();
         }
         true
     }
@@ -231,30 +248,35 @@ impl Session {
     ///
     /// # Errors
     /// When the probe could not be sent.
-    pub fn finish(mut self) -> Result<Report> {
+    pub fn finish(mut self) -> Result<Finished> {
         let patience = self.patience;
-        let main = self.close_stage(patience)?;
+        let mut main = self.close_stage(StageKind::Main, None, patience)?;
         let after = self.before.clone();
-        let mut report = self.diagnose(&main, &after)?;
+        let mut report = self.diagnose(&main, None, &after)?;
         if !self.stop.load(Relaxed) {
-            report = self.follow_up(report, main, &after)?;
+            report = self.follow_up(report, &mut main, &after)?;
         }
         self.stop_probes.store(true, Relaxed);
-        drop(self.capture);
-        Ok(report)
+        let recording = self.end_recording(&after, &report);
+        Ok(Finished { report, recording })
     }
 
-    /// The report of one stage.
-    fn diagnose(&self, stage: &Analyzed, after: &PathFacts) -> Result<Report> {
+    /// The report of what was traced by now.
+    fn diagnose(
+        &self,
+        main: &Analyzed,
+        large: Option<&Large>,
+        after: &PathFacts,
+    ) -> Result<Report> {
         let meta = Meta {
             started: self.started.to_string(),
-            duration_ns: u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            duration_ns: self.duration_ns,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: nix::sys::utsname::uname()
                 .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
         };
         let state = State { before: Some(&self.before), after: Some(after) };
-        stage.report(state, &meta).context("there was nothing to trace")
+        analysis::conclude(main, large, state, &meta).context("there was nothing to trace")
     }
 
     fn start_probe(&mut self) -> Result<()> {
@@ -321,9 +343,16 @@ impl Session {
 
     /// Waits for packets that were under way when the stage was told to end, at most `patience`.
     /// What sets out from now on would be seen only in part, and does not count.
-    fn close_stage(&mut self, patience: Duration) -> Result<Analyzed> {
+    fn close_stage(
+        &mut self,
+        kind: StageKind,
+        mtu: Option<u32>,
+        patience: Duration,
+    ) -> Result<Analyzed> {
         let closed_ns = monotonic_ns();
         self.observation.closed_ns = Some(closed_ns);
+        self.analysis.close(closed_ns);
+        self.record(|recorder| recorder.closed(closed_ns));
         let deadline = Instant::now() + patience;
         loop {
             self.take(Duration::from_millis(10));
@@ -341,6 +370,8 @@ impl Session {
         self.stop_probes = Arc::default();
         self.check_stations();
         self.capture.sync();
+        // What is left is to be recorded whole; nothing waits for it any more.
+        self.record(Recorder::patient);
         self.observation.end_ns = monotonic_ns();
         while let Ok(batch) = self.capture.batches().try_recv() {
             self.waiting_bytes += batch.size();
@@ -350,6 +381,10 @@ impl Session {
         let loss = Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() };
         let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
         self.observation.loss = vec![(node, loss)];
+        if self.duration_ns == 0 {
+            self.duration_ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        }
+        self.record_stage(kind, mtu);
         // The next stage, if there is one, starts with nothing seen.
         let next = Observation {
             armed_ns: monotonic_ns(),
@@ -358,7 +393,9 @@ impl Session {
             ..Observation::default()
         };
         let over = std::mem::replace(&mut self.analysis, analysis(&self.paths, next.armed_ns));
-        Ok(over.finish(std::mem::replace(&mut self.observation, next)))
+        let observation = std::mem::replace(&mut self.observation, next);
+        self.record_observation();
+        Ok(over.finish(observation))
     }
 
     /// Takes batches for about `time`, and decodes them unless the traffic is heavy.
@@ -392,8 +429,11 @@ impl Session {
         if self.waiting.is_empty() {
             // Tells the correlators that nothing is on its way.
             self.analysis.push(Vec::new());
+            self.record(Recorder::idle);
         }
         for batch in std::mem::take(&mut self.waiting) {
+            let batch = Arc::new(batch);
+            self.record(|recorder| recorder.batch(&batch));
             let events = self.decoder.decode(&batch);
             self.capture.release(&batch);
             self.waiting_bytes -= batch.size();

@@ -1,0 +1,50 @@
+//! `podtrace replay`: a recorded trace, as if it ran now.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::args::{Look, format_parser};
+use super::output;
+use crate::export::Format;
+use crate::record::{self, Reader};
+
+/// Show the report of a recorded trace.
+///
+/// It is the report that the trace itself made; no privileges are needed. The exit status is that of
+/// the trace.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// Recording made with -w (- is standard input)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Output format
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format_parser())]
+    format: Format,
+    /// Write the report to a file instead of standard output (- is standard output)
+    #[arg(long, short = 'o', value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// No warnings
+    #[arg(long, short = 'q')]
+    quiet: bool,
+    #[command(flatten)]
+    look: Look,
+}
+
+impl ReplayArgs {
+    /// Runs the command; the result is the exit status.
+    pub(super) fn run(&self) -> Result<u8> {
+        let mut reader = Reader::open(&self.file)?;
+        let sink = output::Sink::open(self.output.as_deref())?;
+        let replay = record::replay(&mut reader, &mut |_, _| {})?;
+        if !self.quiet {
+            for remark in &replay.remarks {
+                eprintln!("podtrace: {remark}");
+            }
+        }
+        let text = self.format.render(&replay.report, &output::options(self.look, &sink));
+        sink.write(&text)?;
+        Ok(replay.report.verdict.status.exit_code())
+    }
+}

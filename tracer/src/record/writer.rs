@@ -1,0 +1,329 @@
+//! Writing a trace file while the trace runs.
+//!
+//! A thread of its own turns batches into records and compresses them. It is handed batches over a
+//! queue of bounded size: where it does not keep up, batches are not recorded and their events
+//! counted, so that writing never slows the capture, and never silently loses.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::event::EventRecord;
+use super::format::{Header, Losses, Record};
+use super::limits;
+use crate::decode::{Batch, Unpacker};
+use crate::model::Loss;
+
+/// Bytes of records that make a zstd frame.
+const FRAME: usize = 1 << 20;
+/// What is written at the latest after this time, so that little is missing after a crash.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Batches that wait to be written, bytes.
+const QUEUE: usize = 256 << 20;
+/// zstd's default.
+const LEVEL: i32 = 3;
+
+/// Where a recording goes; opened before the trace begins.
+pub struct Target(Box<dyn Write + Send>);
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Target")
+    }
+}
+
+impl Target {
+    /// A file, made anew; `-` is standard output.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self(Box::new(io::stdout())));
+        }
+        Ok(Self(Box::new(File::create(path)?)))
+    }
+
+    /// Anything that takes bytes.
+    pub fn new(out: impl Write + Send + 'static) -> Self {
+        Self(Box::new(out))
+    }
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Event records.
+    pub events: u64,
+    /// Compressed bytes.
+    pub bytes: u64,
+    /// Events that were not recorded.
+    pub unrecorded: u64,
+}
+
+enum Message {
+    Batch(Arc<Batch>),
+    /// A record, with its line feed.
+    Line(Vec<u8>),
+    /// Everything so far is to be in the file.
+    Flush,
+}
+
+/// Bytes that wait, and whether writing has failed.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, (usize, bool)> {
+        // Two numbers cannot be left half-way by a thread that panicked.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Makes room for `size` bytes, waiting for it or not; whether it could be had.
+    fn enter(&self, size: usize, wait: bool) -> bool {
+        let full = |state: &mut (usize, bool)| state.0 > 0 && state.0 + size > QUEUE && !state.1;
+        let mut state = self.state();
+        if wait {
+            state = self
+                .changed
+                .wait_while(state, full)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        if full(&mut state) || state.1 {
+            return false;
+        }
+        state.0 += size;
+        true
+    }
+
+    fn leave(&self, size: usize) {
+        self.state().0 -= size;
+        self.changed.notify_all();
+    }
+
+    fn fail(&self) {
+        self.state().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A recording under way. To be told what the analysis is told, in the same order.
+pub struct Recorder {
+    sender: Sender<Message>,
+    queue: Arc<Queue>,
+    thread: JoinHandle<io::Result<Summary>>,
+    unrecorded: u64,
+    /// Batches since the last [`Record::Idle`].
+    batches: bool,
+    /// Whether [`Recorder::batch`] waits for room.
+    patient: bool,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("unrecorded", &self.unrecorded).finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    /// Starts a recording of what `unpacker` can unpack.
+    ///
+    /// # Errors
+    /// When there can be no thread, or zstd has no memory.
+    pub fn start(target: Target, header: Header, unpacker: Arc<Unpacker>) -> io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        let (sender, receiver) = channel();
+        let queue = Arc::<Queue>::default();
+        let writer = Writer {
+            out: target.0,
+            compressor,
+            unpacker,
+            lines: Vec::with_capacity(FRAME + (64 << 10)),
+            summary: Summary::default(),
+        };
+        let thread = std::thread::Builder::new().name("recorder".into()).spawn({
+            let queue = Arc::clone(&queue);
+            move || writer.run(&receiver, &queue)
+        })?;
+        let (unrecorded, batches, patient) = (0, false, false);
+        let mut recorder = Self { sender, queue, thread, unrecorded, batches, patient };
+        recorder.record(&Record::Header(Box::new(header)));
+        Ok(recorder)
+    }
+
+    /// Adds a record other than an event.
+    pub fn record(&mut self, record: &Record<'_>) {
+        let line = match serde_json::to_vec(record) {
+            Ok(line) if line.len() <= limits::RECORD => line,
+            Ok(line) => {
+                return self.note(format!(
+                    "a record of {} bytes is missing: at most {} are allowed",
+                    line.len(),
+                    limits::RECORD
+                ));
+            }
+            Err(error) => return self.note(format!("a record is missing: {error}")),
+        };
+        self.send_line(line);
+    }
+
+    fn note(&mut self, note: String) {
+        // A string can always be written as JSON.
+        if let Ok(line) = serde_json::to_vec(&Record::Note(note)) {
+            self.send_line(line);
+        }
+    }
+
+    fn send_line(&self, mut line: Vec<u8>) {
+        line.push(b'\n');
+        self.send(Message::Line(line));
+    }
+
+    fn send(&self, message: Message) {
+        // The thread reads until the sender is gone; should it have panicked, `finish` says so.
+        let _ = self.sender.send(message);
+    }
+
+    /// What was recorded so far is to be in the file soon.
+    pub fn flush(&self) {
+        self.send(Message::Flush);
+    }
+
+    /// The analysis is given the events of this batch.
+    pub fn batch(&mut self, batch: &Arc<Batch>) {
+        if self.queue.enter(batch.size(), self.patient) {
+            self.send(Message::Batch(Arc::clone(batch)));
+            self.batches = true;
+        } else {
+            self.unrecorded += batch.len() as u64;
+        }
+    }
+
+    /// The analysis is told that nothing is on its way.
+    pub fn idle(&mut self) {
+        if std::mem::take(&mut self.batches) {
+            self.record(&Record::Idle(()));
+        }
+    }
+
+    /// The analysis is told that what begins later does not count.
+    pub fn closed(&mut self, closed_ns: u64) {
+        self.record(&Record::Closed(closed_ns));
+    }
+
+    /// Losses of the capture so far.
+    pub fn losses(&mut self, capture: &Loss) {
+        let losses = Losses { capture: capture.clone(), unrecorded: self.unrecorded };
+        self.record(&Record::Loss(losses));
+    }
+
+    /// The capture has ended: from now on there is time to wait for the writer.
+    pub fn patient(&mut self) {
+        self.patient = true;
+    }
+
+    /// Events that were not recorded so far.
+    pub fn unrecorded(&self) -> u64 {
+        self.unrecorded
+    }
+
+    /// Whether writing has failed; [`Recorder::finish`] says how.
+    pub fn failed(&self) -> bool {
+        self.queue.state().1
+    }
+
+    /// Waits until everything is written.
+    ///
+    /// # Errors
+    /// When it could not be.
+    pub fn finish(self) -> io::Result<Summary> {
+        let Self { sender, thread, unrecorded, .. } = self;
+        drop(sender);
+        let summary = thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the recorder's thread panicked")))?;
+        Ok(Summary { unrecorded, ..summary })
+    }
+}
+
+/// The thread's side.
+struct Writer {
+    out: Box<dyn Write + Send>,
+    compressor: zstd::bulk::Compressor<'static>,
+    unpacker: Arc<Unpacker>,
+    /// Records of the frame to come.
+    lines: Vec<u8>,
+    summary: Summary,
+}
+
+impl Writer {
+    fn run(mut self, messages: &Receiver<Message>, queue: &Queue) -> io::Result<Summary> {
+        let outcome = self.write_all(messages, queue);
+        if outcome.is_err() {
+            queue.fail();
+            // What still comes is let go, so that it takes no memory.
+            for message in messages {
+                if let Message::Batch(batch) = message {
+                    queue.leave(batch.size());
+                }
+            }
+        }
+        outcome.map(|()| self.summary)
+    }
+
+    fn write_all(&mut self, messages: &Receiver<Message>, queue: &Queue) -> io::Result<()> {
+        loop {
+            match messages.recv_timeout(FLUSH) {
+                Ok(Message::Batch(batch)) => {
+                    let written = self.batch(&batch);
+                    queue.leave(batch.size());
+                    written?;
+                }
+                Ok(Message::Line(line)) => {
+                    self.lines.extend_from_slice(&line);
+                    self.full_frame()?;
+                }
+                Ok(Message::Flush) | Err(RecvTimeoutError::Timeout) => self.frame()?,
+                Err(RecvTimeoutError::Disconnected) => return self.frame(),
+            }
+        }
+    }
+
+    fn batch(&mut self, batch: &Batch) -> io::Result<()> {
+        let before = self.summary.events;
+        for record in batch.records() {
+            let Some(raw) = self.unpacker.unpack(record) else { continue };
+            serde_json::to_writer(&mut self.lines, &Record::Event(EventRecord::of(raw)))?;
+            self.lines.push(b'\n');
+            self.summary.events += 1;
+            self.full_frame()?;
+        }
+        serde_json::to_writer(&mut self.lines, &Record::Batch(self.summary.events - before))?;
+        self.lines.push(b'\n');
+        self.full_frame()
+    }
+
+    fn full_frame(&mut self) -> io::Result<()> {
+        if self.lines.len() < FRAME { Ok(()) } else { self.frame() }
+    }
+
+    fn frame(&mut self) -> io::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let frame = self.compressor.compress(&self.lines)?;
+        self.lines.clear();
+        self.out.write_all(&frame)?;
+        self.out.flush()?;
+        self.summary.bytes += frame.len() as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! What a session hands to its recorder.
+
+use std::io;
+
+use anyhow::{Context, Result};
+
+use super::Session;
+use crate::facts::PathFacts;
+use crate::kernel::monotonic_ns;
+use crate::model::Observation;
+use crate::record::{
+    Clock, End, Facts, FamilyTopology, Header, Machine, Observed, Record, Recorder, SCHEMA, Stage,
+    StageKind, Summary, Target, When,
+};
+use crate::report::Report;
+
+impl Session {
+    /// Records the trace from its beginning. To be called before the first [`Session::step`];
+    /// `command` is how podtrace was called.
+    ///
+    /// # Errors
+    /// When there can be no writer.
+    pub fn record_to(&mut self, target: Target, command: Vec<String>) -> Result<()> {
+        let uname = nix::sys::utsname::uname();
+        let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+            uname.as_ref().map_or_else(|_| String::new(), |u| of(u).to_string_lossy().into_owned())
+        };
+        let header = Header {
+            schema: SCHEMA.to_owned(),
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started.to_string(),
+            command,
+            machines: vec![Machine {
+                kernel: text(|u| u.release()),
+                architecture: text(|u| u.machine()),
+                clock: Clock {
+                    name: "CLOCK_MONOTONIC".to_owned(),
+                    at_ns: monotonic_ns(),
+                    wall: jiff::Timestamp::now().to_string(),
+                },
+            }],
+            part: 1,
+            private: false,
+        };
+        let unpacker = std::sync::Arc::clone(self.decoder.unpacker());
+        let mut recorder =
+            Recorder::start(target, header, unpacker).context("cannot record the trace")?;
+        for (family, topology) in &self.paths {
+            let topology = topology.as_ref().clone();
+            let record = FamilyTopology { family: *family, topology };
+            recorder.record(&Record::Topology(Box::new(record)));
+        }
+        let facts = Facts { when: When::Before, facts: self.before.clone() };
+        recorder.record(&Record::Facts(Box::new(facts)));
+        self.recorder = Some(recorder);
+        self.record_observation();
+        self.record(|recorder| recorder.flush());
+        Ok(())
+    }
+
+    /// Whether the recording goes nowhere any more.
+    pub fn recording_failed(&self) -> bool {
+        self.recorder.as_ref().is_some_and(Recorder::failed)
+    }
+
+    /// Tells the recorder, if there is one.
+    pub(super) fn record(&mut self, tell: impl FnOnce(&mut Recorder)) {
+        if let Some(recorder) = &mut self.recorder {
+            tell(recorder);
+        }
+    }
+
+    fn observed(&self, observation: &Observation) -> Observed {
+        Observed { duration_ns: self.duration_ns, observation: observation.clone() }
+    }
+
+    /// Records what is known of the observation by now.
+    pub(super) fn record_observation(&mut self) {
+        if self.recorder.is_some() {
+            let record = Record::Observation(Box::new(self.observed(&self.observation)));
+            self.record(|recorder| recorder.record(&record));
+        }
+    }
+
+    /// Records that a stage is over.
+    pub(super) fn record_stage(&mut self, kind: StageKind, mtu: Option<u32>) {
+        if self.recorder.is_some() {
+            let stage = Stage { kind, mtu, observed: self.observed(&self.observation) };
+            self.record(|recorder| recorder.record(&Record::Stage(Box::new(stage))));
+        }
+    }
+
+    /// Records what the observation of the main stage has become.
+    pub(super) fn record_amended(&mut self, observation: &Observation) {
+        if self.recorder.is_some() {
+            let record = Record::Amended(Box::new(self.observed(observation)));
+            self.record(|recorder| recorder.record(&record));
+        }
+    }
+
+    /// Records the losses so far.
+    pub(super) fn record_losses(&mut self) {
+        if self.recorder.is_some() {
+            let loss = self.capture.loss();
+            self.record(|recorder| recorder.losses(&loss));
+        }
+    }
+
+    /// Records what comes last, and waits until everything is written.
+    pub(super) fn end_recording(
+        &mut self,
+        after: &PathFacts,
+        report: &Report,
+    ) -> Option<io::Result<Summary>> {
+        let mut recorder = self.recorder.take()?;
+        let facts = Facts { when: When::After, facts: after.clone() };
+        recorder.record(&Record::Facts(Box::new(facts)));
+        let unrecorded = recorder.unrecorded();
+        let verdict = Some(report.verdict.clone());
+        recorder.record(&Record::End(Box::new(End { unrecorded, verdict })));
+        Some(recorder.finish())
+    }
+}
