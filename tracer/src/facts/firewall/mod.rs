@@ -5,6 +5,7 @@
 //! [`Match::Unknown`] or [`Action::Unknown`], with its text.
 
 pub mod iptables;
+pub mod nft;
 mod read;
 mod rule;
 mod words;

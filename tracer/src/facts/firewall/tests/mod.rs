@@ -1,3 +1,4 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod iptables;
+mod nft;
