@@ -47,7 +47,7 @@ fn target(body: &Value) -> Option<String> {
         },
     };
     let address = body.get("addr").map(plain);
-    let port = body.get("port").map(|p| plain(p));
+    let port = body.get("port").map(plain);
     Some(match (address, port) {
         (Some(address), None) => address,
         (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
