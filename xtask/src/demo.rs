@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::machine::Machine;
-use crate::process::{self, output_of, run_shown};
+use crate::process::{self, run_shown};
 use crate::ui::{seconds, section};
 use crate::{podtrace, setup};
 
@@ -39,7 +39,9 @@ pub fn run(machine: &Machine) -> Result<()> {
     }
 
     section("The same with a fault: node A loses its tunnel's forwarding entry for node B");
-    lab.lose_forwarding_entry()?;
+    let mut fault = lab.lab("fault");
+    fault.arg("fdb-missing");
+    succeed(fault)?;
     let broken = lab.trace()?;
     if broken.code() != Some(NOT_DELIVERED) {
         bail!("a broken lab should not deliver: podtrace ended with {broken}");
@@ -49,8 +51,9 @@ pub fn run(machine: &Machine) -> Result<()> {
     section(&format!("That took {}", seconds(began.elapsed())));
     let podtrace = binary.strip_prefix(process::workspace()).unwrap_or(&binary).display();
     println!("To go on by yourself:");
-    println!("  {podtrace} lab up                  # and status, exec, down");
+    println!("  {podtrace} lab up");
     println!("  {podtrace} --src A.a --dst B.b --probe");
+    println!("  {podtrace} lab fault list");
     Ok(())
 }
 
@@ -81,19 +84,6 @@ impl DemoLab {
         let mut command = podtrace::command(&self.binary);
         command.args(["--src", "A.a", "--dst", "B.b", "--probe", "--inventory", INVENTORY]);
         shown(&mut command)
-    }
-
-    /// What happens on a real node when flanneld is not there to learn of a new neighbour.
-    fn lose_forwarding_entry(&self) -> Result<()> {
-        let bridge = |words: &[&str]| {
-            let mut command = self.lab("exec");
-            command.args(["A", "--", "bridge", "fdb"]).args(words);
-            command
-        };
-        let entries = output_of(&mut bridge(&["show", "dev", "flannel.1"]))?;
-        let entries = String::from_utf8_lossy(&entries);
-        let mac = entries.split_whitespace().next().context("flannel.1 has no forwarding entry")?;
-        succeed(bridge(&["del", mac, "dev", "flannel.1"]))
     }
 
     fn down(mut self) -> Result<()> {
