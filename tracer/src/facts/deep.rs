@@ -4,18 +4,21 @@
 //! waiting for them takes longest.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::types::{Gap, NetnsFacts};
-use super::{PathFacts, firewall, proc};
+use super::{PathFacts, firewall, proc, queues, tracking};
 use crate::netns::Netns;
 
 /// Completes the facts of every space whose namespace is held open.
 pub(super) fn read(facts: &mut PathFacts, namespaces: &HashMap<u32, Netns>) {
+    let ends: Vec<IpAddr> = facts.src.ips.iter().chain(&facts.dst.ips).copied().collect();
+    let ends = ends.as_slice();
     std::thread::scope(|scope| {
         for space in &mut facts.spaces {
             let Some(netns) = namespaces.get(&space.facts.inum) else { continue };
             scope.spawn(move || {
-                if let Err(e) = netns.run(|| read_inside(&mut space.facts)) {
+                if let Err(e) = netns.run(|| read_inside(&mut space.facts, ends)) {
                     let source = "everything beyond the tables".to_owned();
                     space.facts.gaps.push(Gap { source, reason: e.to_string() });
                 }
@@ -25,7 +28,9 @@ pub(super) fn read(facts: &mut PathFacts, namespaces: &HashMap<u32, Netns>) {
 }
 
 /// On a thread inside the namespace.
-fn read_inside(facts: &mut NetnsFacts) {
+fn read_inside(facts: &mut NetnsFacts, ends: &[IpAddr]) {
     proc::read(facts);
+    tracking::read(facts, ends);
+    queues::read(facts);
     firewall::read(facts);
 }

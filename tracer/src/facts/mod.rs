@@ -8,12 +8,15 @@ mod attach;
 mod collect;
 mod deep;
 mod diff;
+mod dump;
 pub mod firewall;
 mod lookup;
 mod netlink;
 mod parse;
 mod proc;
+mod queues;
 mod tool;
+mod tracking;
 mod traffic;
 mod types;
 

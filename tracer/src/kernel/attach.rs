@@ -19,6 +19,11 @@ const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 /// What the names of the hop programs begin with.
 const HOP: &str = "hop_";
 
+/// Whether a program of this name is one of these, whichever podtrace attached it.
+pub(crate) fn is_own_program(name: &str) -> bool {
+    name.starts_with(HOP)
+}
+
 /// What became of attaching.
 pub(super) struct Attached {
     /// The filters, when they are not TCX links.

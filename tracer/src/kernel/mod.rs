@@ -21,6 +21,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use tracer_common::{LOST_DROP, LOST_HOP, MAX_SNAPLEN};
 
+pub(crate) use attach::is_own_program;
 pub use clock::monotonic_ns;
 
 use crate::decode::{Batch, NameSource};

@@ -188,6 +188,8 @@ fn kube_proxys_rules_are_understood_entirely() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn no_text_is_too_strange(lines in proptest::collection::vec(
         prop_oneof![

@@ -219,6 +219,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn no_rule_is_too_strange(expr in proptest::collection::vec(json(), 0..5), elem in json()) {
         let rule = serde_json::json!({"nftables": [
