@@ -37,23 +37,23 @@ pub(super) fn plan(
 }
 
 /// One end with its surroundings.
-struct Side<'a> {
-    end: &'a End,
-    ip: IpAddr,
-    node: &'a Space,
+pub(super) struct Side<'a> {
+    pub(super) end: &'a End,
+    pub(super) ip: IpAddr,
+    pub(super) node: &'a Space,
     /// The pod's namespace; `None` for an end in the node's own.
-    pod: Option<&'a Space>,
-    attachment: Option<Attachment<'a>>,
+    pub(super) pod: Option<&'a Space>,
+    pub(super) attachment: Option<Attachment<'a>>,
 }
 
 impl<'a> Side<'a> {
-    fn new(facts: &'a PathFacts, family: Family, end: &'a End) -> Option<Self> {
+    pub(super) fn new(facts: &'a PathFacts, family: Family, end: &'a End) -> Option<Self> {
         let node = facts.node(&end.node)?;
         let (pod, attachment) = (facts.pod(end), facts.attachment(end));
         Some(Self { end, ip: family.first(end)?, node, pod, attachment })
     }
 
-    fn bridge(&self) -> Option<&'a Link> {
+    pub(super) fn bridge(&self) -> Option<&'a Link> {
         self.attachment.and_then(|a| a.bridge)
     }
 }

@@ -24,7 +24,6 @@ pub(super) fn commands(kind: &ProblemKind, spot: &Spot) -> Vec<String> {
     };
     match kind {
         ProblemKind::PodInterfaceMissing
-        | ProblemKind::VethMissing
         | ProblemKind::PodAddressMissing { .. } => vec![recreate()],
         ProblemKind::PodInterfaceDown => {
             vec![format!("ip link set {device} up   # in the pod; its routes went with it"), recreate()]

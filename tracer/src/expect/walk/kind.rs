@@ -91,8 +91,6 @@ pub enum ProblemKind {
     },
 
     // ---- bridge
-    /// The node's end of the pod's pair is gone.
-    VethMissing,
     /// The node's end of the pod's pair is down.
     VethDown,
     /// The bridge that the pod should hang on is gone.
@@ -441,14 +439,13 @@ impl ProblemKind {
             Self::PodRouteMissing { .. } => "pod.no-default-route",
             Self::IcmpIgnored { .. } => "pod.icmp-ignored",
             Self::DuplicateAddress { .. } => "pod.duplicate-address",
-            Self::DuplicateMac { .. } => "pod.duplicate-mac",
+            Self::DuplicateMac { .. } => "bridge.duplicate-mac",
             Self::NoListener { .. } => "socket.no-listener",
-            Self::VethMissing => "bridge.veth-missing",
             Self::VethDown => "bridge.veth-down",
             Self::BridgeMissing => "bridge.missing",
             Self::BridgeDown => "bridge.down",
             Self::GatewayAddressMissing { .. } => "bridge.wrong-address",
-            Self::GatewayIgnoresArp { .. } => "bridge.arp-ignored",
+            Self::GatewayIgnoresArp { .. } => "neighbor.arp-ignored",
             Self::PortDetached { .. } => "bridge.port-detached",
             Self::PortBlocking { .. } => "bridge.port-blocking",
             Self::PortIsolated { .. } => "bridge.port-isolated",
@@ -467,7 +464,7 @@ impl ProblemKind {
             Self::RouteLoop { .. } => "route.loop",
             Self::RpFilter { .. } => "route.rp-filter",
             Self::MartianSource { .. } => "route.martian-source",
-            Self::TtlExceeded { .. } => "route.ttl-exceeded",
+            Self::TtlExceeded { .. } => "route.ttl-expired",
             Self::Firewall { reject: Some(_), .. } => "netfilter.reject",
             Self::Firewall { rule: Some(_), .. } => "netfilter.drop",
             Self::Firewall { .. } => "netfilter.policy",
@@ -488,11 +485,9 @@ impl ProblemKind {
             Self::PortMismatch { .. } => "vxlan.port-mismatch",
             Self::VxlanLearning => "vxlan.learning",
             Self::UnderlayMtu { .. } => "mtu.underlay-too-small",
-            Self::PodMtu { .. } => "mtu.pod-too-large",
-            Self::PacketTooBig { .. } => "mtu.packet-too-big",
-            Self::LinkDown { .. } => "underlay.link-down",
-            Self::WirePort { .. } => "underlay.wire-port",
-            Self::Qdisc { .. } => "tc.shaper",
+            Self::PodMtu { .. } | Self::PacketTooBig { .. } => "mtu.pod-too-large",
+            Self::LinkDown { .. } | Self::WirePort { .. } => "underlay.link-down",
+            Self::Qdisc { .. } => "tc.rate-limited",
             Self::ForeignProgram { .. } => "tc.foreign-program",
             Self::XfrmPolicy { .. } => "route.xfrm-policy",
         }

@@ -6,15 +6,29 @@
 //! through, so that a break does not hide what is wrong behind it. Where a fact is missing, a step
 //! is unknown and says what is missing; it is never taken for wrong.
 
+mod arrive;
+mod device;
+mod encap;
+mod enter;
+mod fib;
+mod filter;
 mod fix;
 mod kind;
+mod leave;
 mod problem;
+mod route;
+mod text;
+mod walker;
 
 pub use kind::{Neighborhood, ProblemKind, RefusalKind};
 pub use problem::{Problem, Seriousness};
 
 use crate::expect::Family;
-use crate::model::{Direction, Point};
+use crate::expect::plan::Side;
+use crate::facts::{PathFacts, RouteHit, is_link_local};
+use crate::model::{Direction, Hook, Point, Role, Topology};
+use route::Leg;
+use walker::{At, Walker};
 
 /// A packet whose way is asked for, as the request; the reply's is derived from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,5 +180,121 @@ impl Walk {
             StepOutcome::Unknown(gap) => Some(gap.as_str()),
             _ => None,
         })
+    }
+}
+
+/// Checks the way of a packet of `flow` (or of its answer) step by step. Without steps when an end
+/// has no address of the family, or a node was not looked at.
+pub fn walk(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, direction: Direction) -> Walk {
+    let (from, to) = match direction {
+        Direction::Forward => (&facts.src, &facts.dst),
+        Direction::Reply => (&facts.dst, &facts.src),
+    };
+    let side = |end| Side::new(facts, flow.family, end);
+    let (Some(from), Some(to)) = (side(from), side(to)) else {
+        return Walk { direction, steps: Vec::new(), problems: Vec::new() };
+    };
+    let mut walker = Walker::new(facts, topology, flow, direction, [from, to]);
+    if walker.from.node.facts.inum == walker.to.node.facts.inum {
+        walker.within_node();
+    } else {
+        walker.between_nodes();
+    }
+    walker.finish()
+}
+
+impl<'a> Walker<'a> {
+    fn within_node(&mut self) {
+        let node = self.from.node;
+        let routed = |w: &Self| {
+            let planned = |hook| w.planned(node, Role::Bridge, hook).is_some();
+            planned(Hook::Ingress) || planned(Hook::Egress)
+        };
+        let bridged = self.from.bridge().is_some() && self.to.bridge().is_some();
+        if bridged && !routed(self) {
+            self.leave_to_bridge();
+            return self.bridged();
+        }
+        let iif = self.leave_pod();
+        self.forward_home(iif);
+    }
+
+    /// From the node's routing to the pod.
+    fn forward_home(&mut self, iif: Option<&'a crate::facts::Link>) {
+        let node = self.to.node;
+        if self.to.pod.is_none() {
+            let gap = "what the node does with its own packets is not checked";
+            return self.unknown(At::new(node, iif), Stage::Input, "to the node itself", gap);
+        }
+        let out = self.home_link();
+        let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
+        self.through(Leg { node, iif, out, home: true }, prerouted);
+        self.into_pod();
+    }
+
+    fn between_nodes(&mut self) {
+        let node = self.from.node;
+        let iif = self.leave_pod();
+        let carrier = [Role::Vxlan, Role::Tun]
+            .into_iter()
+            .find_map(|role| self.planned(node, role, Hook::Egress));
+        let exit = self.planned(node, Role::Physical, Hook::Egress);
+        let out = carrier.or(exit);
+        let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
+        let hit = self.through(Leg { node, iif, out, home: false }, prerouted);
+        let Some(out) = out else { return self.far_side(None) };
+        self.pod_mtu(out);
+        self.reach(node, Some(out), Hook::Egress);
+        self.egress(node, out);
+        self.devices(node, out, Hook::Egress);
+        match self.role(node, out) {
+            Role::Vxlan => self.tunnel(out, hit),
+            Role::Tun => {
+                let gap = "a program takes the packets here; what it does is in no table";
+                self.unknown(At::on(node, out), Stage::Encap, text::link(out), gap);
+                self.far_side(None);
+            }
+            _ => {
+                self.hand_over(out, hit);
+                let (packet, largest) = (self.packet.clone(), out.mtu);
+                self.wire(&packet, largest);
+                self.far_side(None);
+            }
+        }
+    }
+
+    fn tunnel(&mut self, device: &'a crate::facts::Link, hit: Option<&'a RouteHit>) {
+        let node = self.from.node;
+        let mut tunnelled = self.wrap(device, hit);
+        self.send_outer(&mut tunnelled);
+        let exit = self.planned(node, Role::Physical, Hook::Egress);
+        if let Some(exit) = exit {
+            self.reach(node, Some(exit), Hook::Egress);
+            self.devices(node, exit, Hook::Egress);
+        }
+        if let Some(outer) = tunnelled.outer.clone() {
+            let around = outer.length.unwrap_or(0).saturating_sub(self.flow.size);
+            self.wire(&outer, device.mtu + around);
+        }
+        self.far_side(Some(&tunnelled));
+    }
+
+    /// At the other node, to the pod.
+    fn far_side(&mut self, tunnelled: Option<&encap::Tunnelled<'a>>) {
+        let entry = self.receive(tunnelled);
+        let iif = match tunnelled {
+            Some(tunnelled) => self.unwrap(tunnelled),
+            None => entry,
+        };
+        // Marks do not leave a node.
+        self.packet.mark = Some(0);
+        self.forward_home(iif);
+    }
+
+    /// Whether the bridge has shown the packet to the hook PREROUTING already.
+    fn was_prerouted(&self, node: &'a crate::facts::Space, iif: &crate::facts::Link) -> bool {
+        node.facts.inum == self.from.node.facts.inum
+            && self.from.bridge().is_some_and(|bridge| bridge.index == iif.index)
+            && self.bridge_calls_iptables(node, iif)
     }
 }
