@@ -40,6 +40,8 @@ pub enum Command {
     Replay(super::replay::ReplayArgs),
     /// A two-node flannel cluster in network namespaces of this machine
     Lab(super::lab::LabArgs),
+    /// Check the way between two pods from tables alone, without traffic
+    Check(super::check::CheckArgs),
     /// Interfaces on the path with their roles
     Interfaces(super::inspect::InterfacesArgs),
     /// Pods that can be named

@@ -5,6 +5,7 @@
 //! answer decides the way, the plan follows it; where there is no answer because something is
 //! broken, the plan shows the way that a healthy packet would take, and says so in the gaps.
 
+pub mod audit;
 pub mod firewall;
 mod names;
 mod plan;

@@ -9,7 +9,7 @@ use crate::model::{Direction, Hook, Mac};
 
 impl<'a> Walker<'a> {
     /// Out through the bridge (or the pod's veth itself), from the node's routing.
-    pub(super) fn into_pod(&mut self) {
+    pub(super) fn enter_pod(&mut self) {
         let node = self.to.node;
         let Some(attachment) = self.to.attachment else { return };
         let Some(first) = attachment.bridge.or(attachment.veth) else { return };

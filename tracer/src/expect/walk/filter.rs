@@ -150,7 +150,7 @@ fn sentence(at: At<'_>, decision: &Decision, outer: bool) -> String {
     };
     let by = match &decision.rule {
         Some(rule) => format!("rule {} ({})", rule.position, rule.text),
-        None => "policy".to_owned(),
+        None => "by its policy".to_owned(),
     };
     format!(
         "{} {does} {what} at {}: {} table {}, chain {}, {by}",

@@ -16,7 +16,7 @@ impl<'a> Walker<'a> {
         let (node, veth) = (self.from.node, self.leave_to_bridge());
         let bridge = self.from.attachment?.bridge;
         if let (Some(veth), Some(bridge)) = (veth, bridge) {
-            self.into_bridge(node, veth, bridge);
+            self.enter_bridge(node, veth, bridge);
         }
         bridge.or(veth)
     }
@@ -268,7 +268,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Over the bridge port to the bridge itself.
-    fn into_bridge(&mut self, node: &'a Space, veth: &'a Link, bridge: &'a Link) {
+    fn enter_bridge(&mut self, node: &'a Space, veth: &'a Link, bridge: &'a Link) {
         if !self.port(node, veth, bridge, false) {
             return;
         }

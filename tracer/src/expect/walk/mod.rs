@@ -229,7 +229,7 @@ impl<'a> Walker<'a> {
         let out = self.home_link();
         let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
         self.through(Leg { node, iif, out, home: true }, prerouted);
-        self.into_pod();
+        self.enter_pod();
     }
 
     fn between_nodes(&mut self) {

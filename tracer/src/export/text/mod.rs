@@ -3,6 +3,7 @@
 //! Never wider than asked, no escape sequence unless colour is asked for, and no control character
 //! from outside gets through.
 
+mod audit;
 mod canvas;
 mod journey;
 mod layers;
@@ -17,6 +18,7 @@ mod tests;
 
 use crate::model::Direction;
 use crate::report::{DirectionReport, Report};
+pub use audit::render as audit;
 use canvas::Canvas;
 
 /// Narrowest layout; less is treated as this many columns.

@@ -124,7 +124,8 @@ fn list(canvas: &mut Canvas, indent: usize, label: &str, tone: Tone, lines: &[St
     }
 }
 
-fn detail(canvas: &mut Canvas, indent: usize, label: &str, tone: Tone, text: &str) {
+/// Draws a labelled line.
+pub(super) fn detail(canvas: &mut Canvas, indent: usize, label: &str, tone: Tone, text: &str) {
     let head = Line::new().plain(" ".repeat(indent)).cell(Tone::Dim, label, LABEL, false);
     canvas.paragraph(head, indent + LABEL, tone, text);
 }

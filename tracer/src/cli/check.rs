@@ -1,0 +1,125 @@
+//! `podtrace check`: the audit of the expected path, without any traffic.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use super::args::Look;
+use super::output::{self, Sink};
+use crate::endpoint;
+use crate::expect::audit::{Audit, audit};
+use crate::expect::walk::{FlowSpec, walk};
+use crate::expect::{self, Family};
+use crate::export::text;
+use crate::facts;
+use crate::inventory::Inventory;
+use crate::model::Direction;
+use crate::probe::Proto;
+
+/// Bytes of an IP header without options, and of the header of TCP, UDP and ICMP echo.
+const IPV4_HEADER: u32 = 20;
+const IPV6_HEADER: u32 = 40;
+const TCP_HEADER: u32 = 20;
+const SHORT_HEADER: u32 = 8;
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Steps, node by node.
+    #[default]
+    Text,
+    /// JSON, schema `podtrace.check/1`.
+    Json,
+}
+
+/// Check the way between two pods from the nodes' tables alone, without sending anything.
+///
+/// Walks the path of a request and of its reply step by step, with the table entry that decides
+/// each step. Exit status: 0 sound, 3 broken, 4 unclear (it depends on what is not known).
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Where packets start: NODE.POD, NAMESPACE/POD, POD or an IP address
+    #[arg(long, value_name = "ENDPOINT")]
+    src: String,
+    /// Where they go
+    #[arg(long, value_name = "ENDPOINT")]
+    dst: String,
+    /// Protocol of the packet
+    #[arg(long, value_name = "PROTO", default_value = "icmp")]
+    proto: Proto,
+    /// TCP or UDP port that it goes to
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Payload bytes, as ping -s
+    #[arg(long, short = 's', value_name = "BYTES", default_value_t = 56)]
+    size: u16,
+    /// IPv4 only
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', long = "ipv6")]
+    ipv6: bool,
+    /// Inventory of nodes and pods [default: $PODTRACE_INVENTORY, then
+    /// /run/podtrace/inventory.toml, then /etc/podtrace/inventory.toml]
+    #[arg(long, value_name = "FILE")]
+    inventory: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Write to a file instead of standard output (- is standard output)
+    #[arg(long, short = 'o', value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    look: Look,
+}
+
+impl CheckArgs {
+    /// Runs the command; the exit status.
+    ///
+    /// # Errors
+    /// When an endpoint cannot be found or a namespace not read.
+    pub fn run(&self) -> anyhow::Result<u8> {
+        let sink = Sink::open(self.output.as_deref())?;
+        let audit = self.audit()?;
+        let text = match self.format {
+            Format::Text => text::audit(&audit, &output::options(self.look, &sink)),
+            Format::Json => {
+                let json = serde_json::to_string_pretty(&audit).context("cannot write JSON")?;
+                json + "\n"
+            }
+        };
+        sink.write(&text)?;
+        Ok(audit.verdict.exit_code())
+    }
+
+    fn audit(&self) -> anyhow::Result<Audit> {
+        let inventory = Inventory::load(self.inventory.as_deref())?;
+        let src = endpoint::resolve(&self.src, inventory.as_ref())?;
+        let dst = endpoint::resolve(&self.dst, inventory.as_ref())?;
+        endpoint::distinct(&src, &dst)?;
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => Family::common(&src.end, &dst.end)?,
+        };
+        let facts = facts::collect(inventory.as_ref(), &src, &dst)?.facts;
+        let topology = expect::topology(&facts, family)?;
+        let flow = self.flow(family);
+        let walks = [Direction::Forward, Direction::Reply]
+            .map(|direction| walk(&facts, &topology, &flow, direction));
+        Ok(audit(&facts, &topology, &flow, &walks))
+    }
+
+    fn flow(&self, family: Family) -> FlowSpec {
+        let header = if family == Family::V6 { IPV6_HEADER } else { IPV4_HEADER };
+        let (proto, inner) = match (self.proto, family) {
+            (Proto::Icmp, Family::V4) => (1, SHORT_HEADER),
+            (Proto::Icmp, Family::V6) => (58, SHORT_HEADER),
+            (Proto::Tcp, _) => (6, TCP_HEADER),
+            (Proto::Udp, _) => (17, SHORT_HEADER),
+        };
+        let size = header + inner + u32::from(self.size);
+        FlowSpec { dport: self.port, size, ..FlowSpec::small(family, proto) }
+    }
+}

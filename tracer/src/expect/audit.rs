@@ -1,0 +1,225 @@
+//! The audit of an expected path as data: what `podtrace check` prints, schema `podtrace.check/1`.
+//! Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::walk::{FlowSpec, Problem, Seriousness, Spot, Step, StepOutcome, Walk};
+use crate::facts::PathFacts;
+use crate::model::{Direction, Point, Topology};
+
+/// The value of [`Audit::schema`].
+pub const SCHEMA: &str = "podtrace.check/1";
+
+/// What the state alone says about the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Soundness {
+    /// Packets pass, as far as the tables tell.
+    Sound,
+    /// Packets do not pass.
+    Broken,
+    /// Something may be in the way; it depends on what is not known.
+    Unclear,
+}
+
+impl Soundness {
+    /// Exit status of the command.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Sound => 0,
+            Self::Broken => 3,
+            Self::Unclear => 4,
+        }
+    }
+}
+
+/// An audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// Source.
+    pub src: String,
+    /// Destination.
+    pub dst: String,
+    /// The packet whose way was walked: `IPv4 icmp, 84 bytes`.
+    pub packet: String,
+    /// The result.
+    pub verdict: Soundness,
+    /// The first thing that ends the packet; `null` when nothing does.
+    pub first_break: Option<ProblemReport>,
+    /// Request and reply.
+    pub directions: Vec<WalkReport>,
+    /// What could not be read.
+    pub notes: Vec<String>,
+}
+
+/// One direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalkReport {
+    /// Which.
+    pub direction: Direction,
+    /// In the order in which the packet meets them.
+    pub steps: Vec<StepReport>,
+    /// In the order in which the packet meets them.
+    pub problems: Vec<ProblemReport>,
+}
+
+/// A place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpotReport {
+    /// Node.
+    pub node: String,
+    /// Pod, inside one.
+    pub pod: Option<String>,
+    /// Namespace.
+    pub netns: String,
+    /// Interface.
+    pub interface: Option<String>,
+}
+
+impl From<&Spot> for SpotReport {
+    fn from(spot: &Spot) -> Self {
+        Self {
+            node: spot.node.clone(),
+            pod: spot.pod.clone(),
+            netns: spot.netns.clone(),
+            interface: spot.interface.clone(),
+        }
+    }
+}
+
+/// What becomes of the packet at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepState {
+    /// It goes on.
+    Passes,
+    /// There is a problem.
+    Problem,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Where.
+    pub place: SpotReport,
+    /// Part of the kernel.
+    pub stage: String,
+    /// The entry that decides.
+    pub text: String,
+    /// What becomes of the packet.
+    pub state: StepState,
+    /// Index into the direction's problems.
+    pub problem: Option<usize>,
+    /// What is not known.
+    pub gap: Option<String>,
+}
+
+/// A problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemReport {
+    /// `area.cause`.
+    pub cause: String,
+    /// Which way the packet goes.
+    pub direction: Direction,
+    /// Where the entry at fault is.
+    pub place: SpotReport,
+    /// Part of the kernel.
+    pub stage: String,
+    /// `deadly`, `harms`, `note`.
+    pub seriousness: String,
+    /// Whether the facts prove it.
+    pub certain: bool,
+    /// One sentence.
+    pub summary: String,
+    /// The table entry at fault.
+    pub entry: Option<String>,
+    /// The last point where the packet is seen: `A.cni0 ingress`.
+    pub last_seen: Option<String>,
+    /// The first point where it is not.
+    pub not_seen: Option<String>,
+    /// Commands that mend it.
+    pub fix: Vec<String>,
+}
+
+/// Puts walks together.
+pub fn audit(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, walks: &[Walk]) -> Audit {
+    let broken = walks.iter().filter_map(|w| w.first_break());
+    let certain = broken.clone().find(|p| p.certain);
+    let first = certain.or_else(|| broken.clone().next());
+    let verdict = match first {
+        None => Soundness::Sound,
+        Some(p) if p.certain => Soundness::Broken,
+        Some(_) => Soundness::Unclear,
+    };
+    Audit {
+        schema: SCHEMA.to_owned(),
+        src: facts.src.name.clone(),
+        dst: facts.dst.name.clone(),
+        packet: packet(flow),
+        verdict,
+        first_break: first.map(|p| problem(topology, p)),
+        directions: walks
+            .iter()
+            .map(|walk| WalkReport {
+                direction: walk.direction,
+                steps: walk.steps.iter().map(step).collect(),
+                problems: walk.problems.iter().map(|p| problem(topology, p)).collect(),
+            })
+            .collect(),
+        notes: topology.gaps.clone(),
+    }
+}
+
+fn packet(flow: &FlowSpec) -> String {
+    let proto = match flow.proto {
+        1 => "icmp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        n => format!("protocol {n}"),
+    };
+    let port = flow.dport.map(|port| format!(" to port {port}")).unwrap_or_default();
+    format!("{} {proto}{port}, {} bytes", flow.family, flow.size)
+}
+
+fn step(step: &Step) -> StepReport {
+    let (state, problem, gap) = match &step.outcome {
+        StepOutcome::Passes => (StepState::Passes, None, None),
+        StepOutcome::Stops(index) => (StepState::Problem, Some(*index), None),
+        StepOutcome::Unknown(gap) => (StepState::Unknown, None, Some(gap.clone())),
+    };
+    StepReport {
+        place: SpotReport::from(&step.spot),
+        stage: step.stage.as_str().to_owned(),
+        text: step.text.clone(),
+        state,
+        problem,
+        gap,
+    }
+}
+
+fn problem(topology: &Topology, problem: &Problem) -> ProblemReport {
+    let point = |p: Point| format!("{} {}", topology.station(p.station).label(), p.hook);
+    ProblemReport {
+        cause: problem.cause().to_owned(),
+        direction: problem.direction,
+        place: SpotReport::from(&problem.spot),
+        stage: problem.stage.as_str().to_owned(),
+        seriousness: match problem.seriousness {
+            Seriousness::Note => "note",
+            Seriousness::Harms => "harms",
+            Seriousness::Deadly => "deadly",
+        }
+        .to_owned(),
+        certain: problem.certain,
+        summary: problem.text.clone(),
+        entry: problem.entry.clone(),
+        last_seen: problem.after.map(point),
+        not_seen: problem.before.map(point),
+        fix: problem.fix(),
+    }
+}

@@ -1,0 +1,167 @@
+//! The audit of an expected path for people: the break first, then every step, node by node.
+
+use super::canvas::{Canvas, Line, Tone};
+use super::{TextOptions, verdict};
+use crate::expect::audit::{Audit, ProblemReport, Soundness, SpotReport, StepState, WalkReport};
+
+/// Columns of a step's number mark, interface and stage.
+const INTERFACE: usize = 12;
+const STAGE: usize = 12;
+
+/// The audit as text, ending with a line feed.
+pub fn render(audit: &Audit, options: &TextOptions) -> String {
+    let mut canvas = Canvas::new(options);
+    headline(&mut canvas, audit);
+    if let Some(problem) = &audit.first_break {
+        details(&mut canvas, problem);
+    }
+    for walk in &audit.directions {
+        draw(&mut canvas, walk);
+    }
+    others(&mut canvas, audit);
+    if !audit.notes.is_empty() {
+        canvas.title("NOTES", Tone::Plain, "", "what could not be read, or how the path was found");
+        for note in &audit.notes {
+            canvas.paragraph(Line::new().plain("  "), 4, Tone::Dim, note);
+        }
+    }
+    canvas.finish()
+}
+
+fn headline(canvas: &mut Canvas, audit: &Audit) {
+    let glyphs = canvas.glyphs();
+    let (mark, tone, word) = match audit.verdict {
+        Soundness::Sound => (glyphs.ok, Tone::Good, "SOUND"),
+        Soundness::Broken => (glyphs.bad, Tone::Bad, "BROKEN"),
+        Soundness::Unclear => (glyphs.unclear, Tone::Warn, "UNCLEAR"),
+    };
+    let place =
+        audit.first_break.as_ref().map(|p| format!(" {} at {}", p.direction, short(&p.place)));
+    let what = format!("{word}{}", place.unwrap_or_default());
+    let head = Line::new().add(tone, format!("{mark} {}", canvas.clean(&what))).plain("  ");
+    let text = format!(
+        "{} {} {}, from state alone ({})",
+        audit.src, glyphs.arrow, audit.dst, audit.packet
+    );
+    canvas.paragraph(head, 2, Tone::Plain, &text);
+}
+
+/// Says what, where, on what evidence, and how to mend it.
+fn details(canvas: &mut Canvas, problem: &ProblemReport) {
+    canvas.paragraph(Line::new().plain("  "), 2, Tone::Strong, &problem.summary);
+    let netns = &problem.place.netns;
+    let place = format!("{}, {} (netns {netns})", long(&problem.place), problem.stage);
+    verdict::detail(canvas, 2, "where", Tone::Plain, &place);
+    let sure = if problem.certain { "proven by the tables" } else { "possible" };
+    verdict::detail(canvas, 2, "cause", Tone::Plain, &format!("{} ({sure})", problem.cause));
+    let reach = match (&problem.last_seen, &problem.not_seen) {
+        (Some(seen), Some(not)) => format!("gets to {seen}, not to {not}"),
+        (Some(seen), None) => format!("gets to {seen}, and no further"),
+        (None, Some(not)) => format!("does not get to {not}"),
+        (None, None) => String::new(),
+    };
+    if !reach.is_empty() {
+        verdict::detail(canvas, 2, "packet", Tone::Plain, &reach);
+    }
+    if let Some(entry) = &problem.entry {
+        verdict::detail(canvas, 2, "evidence", Tone::Plain, entry);
+    }
+    for (i, fix) in problem.fix.iter().enumerate() {
+        verdict::detail(canvas, 2, if i == 0 { "fix" } else { "" }, Tone::Good, fix);
+    }
+}
+
+fn draw(canvas: &mut Canvas, walk: &WalkReport) {
+    let problems = walk.steps.iter().filter(|s| s.state == StepState::Problem).count();
+    let unknown = walk.steps.iter().filter(|s| s.state == StepState::Unknown).count();
+    let text = format!("{} steps, {problems} with problems, {unknown} unknown", walk.steps.len());
+    canvas.title(&walk.direction.to_string().to_uppercase(), Tone::Plain, "", &text);
+    let glyphs = canvas.glyphs();
+    let mut node: Option<(&str, Option<&str>)> = None;
+    for step in &walk.steps {
+        let here = (step.place.node.as_str(), step.place.pod.as_deref());
+        if node != Some(here) {
+            node_header(canvas, &step.place);
+            node = Some(here);
+        }
+        let serious =
+            step.problem.and_then(|i| walk.problems.get(i)).map(|p| p.seriousness.as_str());
+        let (mark, tone) = match (step.state, serious) {
+            (StepState::Passes, _) => (glyphs.ok, Tone::Good),
+            (StepState::Problem, Some("deadly")) => (glyphs.bad, Tone::Bad),
+            (StepState::Problem, _) => (glyphs.warn, Tone::Warn),
+            (StepState::Unknown, _) => (glyphs.unclear, Tone::Warn),
+        };
+        let interface = canvas.clean(step.place.interface.as_deref().unwrap_or(""));
+        let interface = canvas.shorten(&interface, INTERFACE);
+        let head = Line::new()
+            .plain("  ")
+            .cell(tone, mark, 1, false)
+            .plain(" ")
+            .cell(Tone::Plain, &interface, INTERFACE, false)
+            .plain(" ")
+            .cell(Tone::Dim, &step.stage, STAGE, false);
+        let indent = head.width();
+        let quiet = if step.state == StepState::Passes { Tone::Plain } else { tone };
+        canvas.paragraph(head, indent, quiet, &step.text);
+        let summary = step.problem.and_then(|i| walk.problems.get(i)).map(|p| &p.summary);
+        let more = summary.or(step.gap.as_ref()).filter(|more| **more != step.text);
+        if let Some(more) = more {
+            canvas.paragraph(Line::new().plain(" ".repeat(indent)), indent, Tone::Dim, more);
+        }
+    }
+}
+
+fn node_header(canvas: &mut Canvas, place: &SpotReport) {
+    let rule = canvas.glyphs().rule;
+    let name = match &place.pod {
+        Some(pod) => format!("pod {}.{pod}", place.node),
+        None => format!("node {}", place.node),
+    };
+    let line = Line::new()
+        .add(Tone::Dim, rule.repeat(2))
+        .plain(" ")
+        .add(Tone::Node, canvas.clean(&name))
+        .plain(" ");
+    let rest = canvas.width().min(100).saturating_sub(line.width());
+    canvas.line(line.add(Tone::Dim, rule.repeat(rest)));
+}
+
+/// Problems beside the first break.
+fn others(canvas: &mut Canvas, audit: &Audit) {
+    let all = audit.directions.iter().flat_map(|d| &d.problems);
+    let rest: Vec<_> = all.filter(|p| Some(*p) != audit.first_break.as_ref()).collect();
+    if rest.is_empty() {
+        return;
+    }
+    canvas.title("ALSO", Tone::Plain, "", "other things wrong on the way");
+    let glyphs = canvas.glyphs();
+    for problem in rest {
+        let (mark, tone) = match problem.seriousness.as_str() {
+            "deadly" => (glyphs.bad, Tone::Bad),
+            _ => (glyphs.warn, Tone::Warn),
+        };
+        let head = Line::new().plain("  ").cell(tone, mark, 1, false).plain(" ");
+        let text = format!("{} ({}, {})", problem.summary, problem.cause, problem.direction);
+        canvas.paragraph(head, 4, Tone::Plain, &text);
+        if let Some(fix) = problem.fix.first() {
+            verdict::detail(canvas, 4, "fix", Tone::Good, fix);
+        }
+    }
+}
+
+/// `A.flannel.1`
+fn short(place: &SpotReport) -> String {
+    let parts = [Some(&place.node), place.pod.as_ref(), place.interface.as_ref()];
+    parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(".")
+}
+
+/// `node A, pod a, eth0`
+fn long(place: &SpotReport) -> String {
+    let parts = [
+        Some(format!("node {}", place.node)),
+        place.pod.as_ref().map(|pod| format!("pod {pod}")),
+        place.interface.clone(),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
