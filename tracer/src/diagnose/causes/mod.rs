@@ -1,0 +1,270 @@
+//! Causes: why packets ended as they did.
+//!
+//! Two sorts compete. What is wrong in the tables is found by [`crate::expect::walk`], as problems
+//! with a cause and a place each. What shows in events and counters only is recognised here: one
+//! [`Cause`] each, in the list of its area. A table entry that decides at the very place where the
+//! packets ended beats what the drop event says by itself, which beats what merely lies near. What
+//! nobody explains keeps the kernel's own reason as its cause.
+
+mod checksum;
+mod link;
+mod mtu;
+mod neighbor;
+mod netfilter;
+mod pod;
+mod queue;
+mod route;
+mod socket;
+mod underlay;
+mod vxlan;
+
+use super::Case;
+use super::death::Death;
+use super::place::matches;
+use crate::expect::walk::{Problem, ProblemKind, Seriousness};
+use crate::report::{Confidence, Place, Verdict};
+
+/// What a cause says about packets that it explains.
+#[derive(Clone, Debug)]
+pub(super) struct Explanation {
+    /// One sentence.
+    pub summary: String,
+    /// Beyond what is known of the ending.
+    pub evidence: Vec<String>,
+    /// Commands or steps.
+    pub fix: Vec<String>,
+    /// How sure.
+    pub confidence: Confidence,
+    /// Where the fault is, when the ending does not tell.
+    pub place: Option<Place>,
+    /// Rule at fault, as its tool prints it.
+    pub rule: Option<String>,
+}
+
+/// A cause that shows in what happened to packets, whatever the tables say.
+pub(super) struct Cause {
+    /// `area.cause`, as in docs/causes.
+    pub code: &'static str,
+    /// Looks at the evidence; `None` when it does not convince.
+    pub recognise: fn(&Case<'_>, &Death<'_>) -> Option<Explanation>,
+}
+
+/// Reasons of the kernel that have one meaning only: causes of other areas are not considered.
+const EXCLUSIVE: &[(&str, &[&str])] = &[
+    ("NETFILTER_DROP", &["netfilter."]),
+    ("IP_RPFILTER", &["route.rp-filter"]),
+    ("IP_LOCAL_SOURCE", &["route.martian-source"]),
+    ("IP_INVALID_SOURCE", &["route.martian-source"]),
+    ("*_CSUM", &["checksum."]),
+    ("PKT_TOO_BIG", &["mtu."]),
+    ("LOCAL_MAC", &["vxlan.mac-duplicate"]),
+    ("VXLAN_VNI_NOT_FOUND", &["vxlan.vni-mismatch"]),
+    ("IP_TUNNEL_ECN", &["vxlan.ecn"]),
+    ("SOCKET_*", &["socket."]),
+    ("XFRM_POLICY", &["route.xfrm-policy"]),
+    ("XDP", &["tc."]),
+];
+
+/// How good an explanation is; the larger wins, of equals the earlier in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Strength {
+    /// The state that was read fits the place, the drop event says nothing for or against it.
+    Fits,
+    /// The drop event or the ending speaks for it.
+    Suggested,
+    /// A table entry at about this place speaks for it too.
+    Supported,
+    /// A table entry at exactly this place decides the packet's fate.
+    Decided,
+}
+
+/// Every cause.
+fn all() -> impl Iterator<Item = &'static Cause> {
+    [
+        pod::CAUSES,
+        link::CAUSES,
+        route::CAUSES,
+        netfilter::CAUSES,
+        neighbor::CAUSES,
+        vxlan::CAUSES,
+        mtu::CAUSES,
+        checksum::CAUSES,
+        queue::CAUSES,
+        socket::CAUSES,
+        underlay::CAUSES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The verdict on these packets with the best explanation there is; `bare`: what is known without.
+pub(super) fn explain(case: &Case<'_>, death: &Death<'_>, bare: Verdict) -> Verdict {
+    let mut best: Option<(Strength, &str, Explanation)> = None;
+    if let Some((problem, strength)) = best_problem(case, death) {
+        best = Some((strength, problem.cause(), from_problem(case, death, problem, strength)));
+    }
+    for cause in all().filter(|c| allowed(death, c.code)) {
+        let Some(explanation) = (cause.recognise)(case, death) else { continue };
+        let strength = match explanation.confidence {
+            Confidence::Proven => Strength::Supported,
+            Confidence::Likely => Strength::Suggested,
+            Confidence::Possible => Strength::Fits,
+        };
+        // A cause that both the tables and the event speak for keeps what the tables say.
+        if best.as_ref().is_none_or(|(than, ..)| strength > *than) {
+            best = Some((strength, cause.code, explanation));
+        }
+    }
+    match best {
+        Some((_, code, explanation)) => apply(case, death, code, explanation, bare),
+        None => bare,
+    }
+}
+
+/// Whether a cause can be behind a drop event with this reason.
+fn allowed(death: &Death<'_>, code: &str) -> bool {
+    let Some(drop) = death.drop() else { return true };
+    let exclusive = EXCLUSIVE.iter().find(|(reason, _)| matches(reason, &drop.info.reason));
+    exclusive.is_none_or(|(_, codes)| codes.iter().any(|of| code.starts_with(of)))
+}
+
+/// The problem on the way that explains these packets best, and how well.
+fn best_problem<'a>(case: &'a Case<'_>, death: &Death<'_>) -> Option<(&'a Problem, Strength)> {
+    let candidates: Vec<(&Problem, Strength)> = case
+        .problems(death.direction)
+        .filter(|p| p.seriousness > Seriousness::Note && allowed(death, p.cause()))
+        .filter_map(|p| Some((p, nearness(case, death, p)?)))
+        .collect();
+    // The first of equals.
+    let (best, strength) = candidates
+        .iter()
+        .rev()
+        .max_by_key(|(p, strength)| (*strength, p.deadly(), p.certain, is_root(&p.kind)))?;
+    // A device that goes down takes its routes and entries with it: then it is the cause.
+    let root = candidates.iter().find(|(p, _)| {
+        is_root(&p.kind) && follows_from(&best.kind) && p.spot.netns_inum == best.spot.netns_inum
+    });
+    root.map_or(Some((*best, *strength)), |(root, _)| Some((*root, *strength)))
+}
+
+/// A device that is not there, or not up: what depends on it is gone too.
+fn is_root(kind: &ProblemKind) -> bool {
+    matches!(
+        kind,
+        ProblemKind::PodInterfaceDown
+            | ProblemKind::VethDown
+            | ProblemKind::BridgeDown
+            | ProblemKind::PortDetached { .. }
+            | ProblemKind::VxlanMissing
+            | ProblemKind::VxlanDown
+            | ProblemKind::VxlanAddressMissing { .. }
+            | ProblemKind::LinkDown { .. }
+            | ProblemKind::GatewayAddressMissing { .. }
+    )
+}
+
+/// An entry that goes when its device does.
+fn follows_from(kind: &ProblemKind) -> bool {
+    matches!(
+        kind,
+        ProblemKind::PodRouteMissing { .. }
+            | ProblemKind::RouteMissing { .. }
+            | ProblemKind::RouteWrongDevice { .. }
+            | ProblemKind::GatewayDead { .. }
+            | ProblemKind::NeighborMissing { .. }
+            | ProblemKind::NeighborFailed { .. }
+            | ProblemKind::FdbMissing { .. }
+    )
+}
+
+/// How well a problem's place agrees with where packets ended.
+fn nearness(case: &Case<'_>, death: &Death<'_>, problem: &Problem) -> Option<Strength> {
+    let exact = problem.after == death.last;
+    let here = death.netns != 0 && problem.spot.netns_inum == death.netns;
+    let at = death.last.and_then(|p| case.position(death.direction, p)).map_or(0, |at| at + 1);
+    let near = problem.position.abs_diff(at) <= 1;
+    let decides = problem.deadly() && (problem.certain || death.drop().is_some());
+    match (exact, near, here) {
+        (true, ..) if decides => Some(Strength::Decided),
+        (true, ..) | (_, true, true) => Some(Strength::Supported),
+        (_, true, _) | (.., true) => Some(Strength::Suggested),
+        _ => None,
+    }
+}
+
+/// What a problem in the network state explains.
+fn from_problem(
+    case: &Case<'_>,
+    death: &Death<'_>,
+    problem: &Problem,
+    strength: Strength,
+) -> Explanation {
+    let sure = strength == Strength::Decided;
+    let confidence = match death.drop() {
+        Some(_) if sure || strength == Strength::Supported => Confidence::Proven,
+        None if sure && problem.certain => Confidence::Proven,
+        _ => Confidence::Likely,
+    };
+    let silent = death.drop().is_none();
+    Explanation {
+        summary: problem.text.clone(),
+        evidence: problem.entry.iter().map(|entry| case.entry_line(problem, entry)).collect(),
+        fix: problem.fix(),
+        confidence,
+        place: silent.then(|| case.spot_place(problem)),
+        rule: None,
+    }
+}
+
+/// Puts an explanation into a verdict.
+fn apply(
+    case: &Case<'_>,
+    death: &Death<'_>,
+    code: &str,
+    explanation: Explanation,
+    bare: Verdict,
+) -> Verdict {
+    let lost = case.observation.events_lost() > 0 || !case.observation.vanished.is_empty();
+    // A drop event is there whatever else was missed; an absence is not.
+    let confidence = match explanation.confidence {
+        Confidence::Proven if lost => Confidence::Likely,
+        confidence => confidence,
+    };
+    if lost && death.drop().is_none() {
+        return bare;
+    }
+    let mut evidence = explanation.evidence;
+    evidence.extend(bare.evidence);
+    Verdict {
+        cause: Some(code.to_owned()),
+        summary: format!("{} {}", sentence(&explanation.summary), bare.summary),
+        evidence,
+        fix: if explanation.fix.is_empty() { bare.fix } else { explanation.fix },
+        confidence,
+        r#where: explanation.place.or(bare.r#where),
+        rule: explanation.rule.or(bare.rule),
+        ..bare
+    }
+}
+
+/// With a full stop.
+fn sentence(text: &str) -> String {
+    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
+}
+
+/// An explanation from the drop event or the ending alone.
+pub(super) fn likely(summary: impl Into<String>, fix: &[String]) -> Explanation {
+    Explanation {
+        summary: summary.into(),
+        evidence: Vec::new(),
+        fix: fix.to_vec(),
+        confidence: Confidence::Likely,
+        place: None,
+        rule: None,
+    }
+}
+
+/// As [`likely`], where the kernel's reason leaves no other reading.
+pub(super) fn told(summary: impl Into<String>, fix: &[String]) -> Explanation {
+    Explanation { confidence: Confidence::Proven, ..likely(summary, fix) }
+}
