@@ -122,6 +122,18 @@ pub enum Confidence {
     Possible,
 }
 
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Some packets suffer: large ones, many at once.
+    Harm,
+    /// Packets of the flow would not pass.
+    Fatal,
+}
+
 /// A verdict or finding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -145,12 +157,25 @@ pub struct Verdict {
     pub evidence: Vec<String>,
     /// Commands or steps that mend it.
     pub fix: Vec<String>,
+    /// Packet-filter rule or policy that did it; absent where none did, or none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// How sure.
     pub confidence: Confidence,
+    /// How bad, for a finding from the tables; absent where the status says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
+}
+
+impl Verdict {
+    /// Whether it happened between nodes.
+    pub fn is_on_wire(&self) -> bool {
+        self.r#where.as_ref().is_some_and(|place| place.stage.as_deref() == Some("wire"))
+    }
 }
 
 /// A place in the kernel of a node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     /// Node; `null` when unknown.
     pub node: Option<String>,

@@ -1,6 +1,8 @@
 //! Packets that were never seen: nothing was sent, nothing could be sent, or nobody answered.
 
 use super::Case;
+use super::causes;
+use super::death::{Death, Ending};
 use super::fix;
 use super::place::{place, stage};
 use super::text::{actor, of_packets, point_report, point_text};
@@ -26,6 +28,50 @@ pub(super) fn no_traffic(case: &Case<'_>, direction: Direction) -> Verdict {
     if let Some(open) = open_resolution(case, direction) {
         return unresolved(case, direction, open);
     }
+    let silent = no_packet(case, direction);
+    let refused = direction == Direction::Forward
+        && case.observation.probe.as_ref().is_some_and(|p| !p.errors.is_empty());
+    if !refused {
+        return silent;
+    }
+    // The sender's own kernel refused, and told the program.
+    let sender = case.sender(direction);
+    let place = Place {
+        node: sender.map(|e| e.node.clone()),
+        pod: sender.and_then(|e| e.pod.clone()),
+        stage: Some("pod".to_owned()),
+        ..Place::default()
+    };
+    let bare = Verdict { status: Status::Rejected, r#where: Some(place.clone()), ..silent.clone() };
+    let death = Death {
+        ending: Ending::Unsent,
+        netns: sender.map_or(0, |e| e.netns_inum),
+        ..unseen(case, direction, place)
+    };
+    let explained = causes::explain(case, &death, bare);
+    if explained.cause.is_some() { explained } else { silent }
+}
+
+/// Packets of which nothing was seen.
+fn unseen<'a>(case: &Case<'a>, direction: Direction, place: Place) -> Death<'a> {
+    let probe = case.observation.probe.as_ref();
+    let count = probe.map_or(0, |p| p.sent.saturating_sub(p.answered));
+    Death {
+        direction,
+        ending: Ending::Unsent,
+        place,
+        netns: 0,
+        last: None,
+        next: case.topology.path(direction).first().copied(),
+        count,
+        of: probe.map_or(0, |p| p.sent),
+        example: None,
+    }
+}
+
+/// Nothing more is known.
+fn no_packet(case: &Case<'_>, direction: Direction) -> Verdict {
+    let (from, to) = case.ends(direction);
     let mut verdict = plain(
         Status::NoTraffic,
         Some(direction),
@@ -70,7 +116,7 @@ fn open_resolution<'a>(case: &Case<'a>, direction: Direction) -> Option<&'a Reso
 }
 
 /// The sender does not learn the hardware address of its next hop, so it sends nothing.
-fn unresolved(case: &Case<'_>, direction: Direction, open: &Resolution) -> Verdict {
+fn unresolved<'a>(case: &Case<'a>, direction: Direction, open: &'a Resolution) -> Verdict {
     let (from, _) = case.ends(direction);
     let at = case.station_point(open.station, &open.asker, &open.target);
     let target = case.ip_name(&open.target);
@@ -97,7 +143,12 @@ fn unresolved(case: &Case<'_>, direction: Direction, open: &Resolution) -> Verdi
             drop.info.reason,
             drop.info.function
         );
-        return Verdict {
+        let death = Death {
+            ending: Ending::Drop { drop, stage: stage(&drop.info) },
+            netns: drop.netns_inum,
+            ..unseen(case, direction, place.clone())
+        };
+        let bare = Verdict {
             cause: Some(format!("kernel.{}", drop.info.reason)),
             kernel_reason: Some(KernelReason {
                 code: drop.info.code,
@@ -109,6 +160,7 @@ fn unresolved(case: &Case<'_>, direction: Direction, open: &Resolution) -> Verdi
             evidence,
             ..plain(Status::Dropped, Some(direction), summary)
         };
+        return causes::explain(case, &death, bare);
     }
     let asked = at.map(|p| case.topology.station(p.station));
     let place = Place {
@@ -119,7 +171,12 @@ fn unresolved(case: &Case<'_>, direction: Direction, open: &Resolution) -> Verdi
         stage: Some("neighbor".to_owned()),
         function: None,
     };
-    Verdict {
+    let death = Death {
+        ending: Ending::Unresolved { question: open },
+        netns: asked.map_or(0, |s| s.netns_inum),
+        ..unseen(case, direction, place.clone())
+    };
+    let bare = Verdict {
         cause: Some("neighbor.failed".to_owned()),
         fix: vec![
             format!("{}: ip neigh show; ip addr show", fix::on(&place)),
@@ -134,7 +191,8 @@ fn unresolved(case: &Case<'_>, direction: Direction, open: &Resolution) -> Verdi
             Some(direction),
             format!("{from} sends nothing, because nobody answers its question for {target}."),
         )
-    }
+    };
+    causes::explain(case, &death, bare)
 }
 
 /// Whether a drop took this question.
@@ -204,6 +262,11 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
         function: None,
     };
     let at = fix::on(&place);
+    let death = Death {
+        ending: Ending::Unanswered,
+        netns: end.map_or(0, |e| e.netns_inum),
+        ..unseen(case, Direction::Reply, place.clone())
+    };
     let verdict = Verdict {
         cause: Some("pod.no-answer".to_owned()),
         r#where: Some(place),
@@ -225,5 +288,5 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
             format!("{to} received the packets and did not answer {share}."),
         )
     };
-    Answers { verdict: Some(verdict), ..nothing }
+    Answers { verdict: Some(causes::explain(case, &death, verdict)), ..nothing }
 }

@@ -50,8 +50,6 @@ pub(super) struct Death<'a> {
     pub count: u64,
     /// Of how many.
     pub of: u64,
-    /// The sender was told of at least one.
-    pub told: bool,
     /// One of them.
     pub example: Option<&'a Journey>,
 }

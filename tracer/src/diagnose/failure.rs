@@ -1,6 +1,8 @@
 //! Packets that did not arrive: alike ones together, each kind with its place and its evidence.
 
 use super::Case;
+use super::causes;
+use super::death::{Death, Ending};
 use super::fix;
 use super::place::{place, stage};
 use super::text::{actor, icmp_text, of_packets, point_report, point_text};
@@ -80,12 +82,55 @@ impl<'a> Failures<'a> {
     pub fn verdicts(&self) -> Vec<Verdict> {
         self.groups
             .iter()
-            .map(|group| match (&group.kind, &group.example.drop) {
-                (Kind::Drop { .. }, Some(drop)) => self.dropped(group, drop),
-                (Kind::Lost { last: Some(last) }, _) => self.lost(group, *last),
-                _ => self.unknown(group),
+            .map(|group| {
+                let bare = match (&group.kind, &group.example.drop) {
+                    (Kind::Drop { .. }, Some(drop)) => self.dropped(group, drop),
+                    (Kind::Lost { last: Some(last) }, _) => self.lost(group, *last),
+                    _ => return self.unknown(group),
+                };
+                causes::explain(self.case, &self.death(group, &bare), bare)
             })
             .collect()
+    }
+
+    /// What the causes are asked to explain.
+    fn death(&self, group: &Group<'a>, bare: &Verdict) -> Death<'a> {
+        let journey = group.example;
+        let (last, ending) = match (&group.kind, &journey.drop) {
+            (Kind::Lost { last }, _) if bare.is_on_wire() => (*last, Ending::Wire),
+            (Kind::Lost { last }, _) => (*last, Ending::Vanished),
+            (Kind::Drop { .. }, Some(drop)) => {
+                let last = last_before(journey, drop.time_ns).map(|hop| hop.point);
+                (last, Ending::Drop { drop, stage: stage(&drop.info) })
+            }
+            (Kind::Drop { .. }, None) => (None, Ending::Vanished),
+        };
+        // On the wire the node's last point counts, not the wire's own ports.
+        let last = last.map(|point| match ending {
+            Ending::Wire => self.last_of_node(point),
+            _ => point,
+        });
+        let next = match last {
+            Some(point) => self.case.next_planned(self.direction, point),
+            None => self.case.topology.path(self.direction).first().copied(),
+        };
+        let place = bare.r#where.clone().unwrap_or_default();
+        let seen = last.map(|p| self.case.topology.station(p.station).netns_inum);
+        let netns = match &journey.drop {
+            Some(drop) if drop.netns_inum != 0 => drop.netns_inum,
+            _ => seen.unwrap_or(0),
+        };
+        let (count, of) = (group.count, self.counts.ended());
+        let direction = self.direction;
+        Death { direction, ending, place, netns, last, next, count, of, example: Some(journey) }
+    }
+
+    /// The last point before this one that is a node's.
+    fn last_of_node(&self, point: Point) -> Point {
+        let path = self.case.topology.path(self.direction);
+        let at = path.iter().position(|p| *p == point).map_or(0, |at| at + 1);
+        let is_node = |p: &&Point| self.case.topology.station(p.station).role != Role::Wire;
+        path[..at].iter().rev().find(is_node).copied().unwrap_or(point)
     }
 
     fn share(&self, group: &Group<'_>) -> String {

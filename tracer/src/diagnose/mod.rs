@@ -5,8 +5,12 @@
 
 mod absent;
 mod build;
+mod case;
+mod causes;
 mod changes;
+mod death;
 mod failure;
+mod findings;
 mod fix;
 mod large;
 mod place;
@@ -15,15 +19,13 @@ mod tests;
 mod text;
 mod verdict;
 
-use std::net::IpAddr;
-
 use crate::expect::Family;
-use crate::facts::PathFacts;
-use crate::model::{
-    Direction, End, Hook, Observation, Outcome, Point, Role, StationId, Topology, Trace,
-};
-use crate::report::{PacketCounts, Report, SCHEMA, Tool};
+use crate::expect::walk::{self, FlowSpec, Walk};
+use crate::facts::{self, PathFacts};
+use crate::model::{Body, Direction, L4, Observation, Outcome, Topology, Trace};
+use crate::report::{PacketCounts, Report, SCHEMA, Tool, Verdict};
 
+use case::Case;
 pub use large::with_large;
 pub use place::{Stage, stage};
 pub use text::{icmp_text, tcp_flags_text};
@@ -61,24 +63,20 @@ pub struct Input<'a> {
     pub meta: &'a Meta,
 }
 
-/// All that a diagnosis rests on.
-struct Case<'a> {
-    topology: &'a Topology,
-    trace: &'a Trace,
-    observation: &'a Observation,
-}
-
 /// The report of a trace.
 pub fn report(input: &Input<'_>) -> Report {
     let Input { topology, trace, observation, meta, .. } = *input;
-    let case = Case { topology, trace, observation };
+    let case = Case::new(input);
     let forward = verdict::of_direction(&case, Direction::Forward);
     let reply = verdict::of_direction(&case, Direction::Reply);
     let directions = vec![
         build::direction(&case, Direction::Forward, forward.0.clone()),
         build::direction(&case, Direction::Reply, reply.0.clone()),
     ];
-    let overall = verdict::overall(&case, forward, reply);
+    let mut overall = verdict::overall(&case, forward, reply);
+    let told: Vec<&Verdict> = [&overall.verdict].into_iter().chain(&overall.findings).collect();
+    let others = findings::others(&case, &told);
+    overall.findings.extend(others);
     let mut notes = overall.notes;
     notes.extend(build::notes(&case));
     Report {
@@ -106,73 +104,14 @@ pub fn report(input: &Input<'_>) -> Report {
 }
 
 impl<'a> Case<'a> {
-    /// Names of the sending and the receiving end.
-    fn ends(&self, direction: Direction) -> (&'a str, &'a str) {
-        let name = |end: &'a Option<End>| end.as_ref().map_or("the sender", |e| e.name.as_str());
-        let (src, dst) = (name(&self.topology.src), name(&self.topology.dst));
-        match direction {
-            Direction::Forward => (src, dst),
-            Direction::Reply => (dst, src),
-        }
-    }
-
-    /// Position of a point on the planned path.
-    fn position(&self, direction: Direction, point: Point) -> Option<usize> {
-        self.topology.path(direction).iter().position(|p| *p == point)
-    }
-
-    /// The planned point behind this one.
-    fn next_planned(&self, direction: Direction, point: Point) -> Option<Point> {
-        let at = self.position(direction, point)?;
-        self.topology.path(direction).get(at + 1).copied()
-    }
-
-    /// Whether a namespace stands for the wire.
-    fn is_wire(&self, netns_inum: u32) -> bool {
-        let mut stations = self.topology.stations.iter();
-        stations.any(|s| s.netns_inum == netns_inum && s.role == Role::Wire)
-    }
-
-    /// Name of an address, or the address.
-    fn ip_name(&self, ip: &IpAddr) -> String {
-        changes::ip_name(&self.topology.names, ip)
-    }
-
-    /// The point at which a question or an ICMP error was seen, of which only the station is known:
-    /// the way in which the path that its addresses belong to crosses it.
-    fn station_point(
-        &self,
-        station: Option<StationId>,
-        from: &IpAddr,
-        to: &IpAddr,
-    ) -> Option<Point> {
-        let station = station?;
-        let owns = |end: &Option<End>, ip| end.as_ref().is_some_and(|e| e.ips.contains(ip));
-        let (src, dst) = (&self.topology.src, &self.topology.dst);
-        let back = owns(dst, from) || (owns(src, to) && !owns(src, from));
-        let first = if back { Direction::Reply } else { Direction::Forward };
-        let then = if back { Direction::Forward } else { Direction::Reply };
-        let planned = self.topology.path(first).iter().chain(self.topology.path(then));
-        let point = planned.copied().find(|p| p.station == station);
-        Some(point.unwrap_or(Point { station, hook: Hook::Ingress }))
-    }
-
-    /// Questions for hardware addresses that stayed open at a node's own interfaces, in words.
-    fn unanswered_resolutions(&self, node: &str) -> Vec<String> {
-        let open = self.trace.resolutions.iter().filter(|r| r.answer.is_none());
-        open.filter_map(|r| {
-            let station = self.topology.station(r.station?);
-            (station.node == node).then(|| {
-                format!(
-                    "{} asked {} times for {} at {}, no answer",
-                    self.ip_name(&r.asker),
-                    r.requests,
-                    self.ip_name(&r.target),
-                    station.label()
-                )
-            })
-        })
-        .collect()
+    fn new(input: &Input<'a>) -> Self {
+        let Input { topology, trace, observation, before, after, .. } = *input;
+        let changes = match (before, after) {
+            (Some(before), Some(after)) => facts::diff(before, after),
+            _ => Vec::new(),
+        };
+        let walks = walks(input);
+        Self { topology, trace, observation, before, after, walks, changes }
     }
 
     fn packets(&self) -> PacketCounts {
@@ -186,5 +125,63 @@ impl<'a> Case<'a> {
             retransmitted: self.trace.retransmitted,
             duplicated: self.trace.duplicated,
         }
+    }
+}
+
+/// The expected way of the packets that were traced, in both directions, from the state before the
+/// trace and after it.
+fn walks(input: &Input<'_>) -> Vec<Walk> {
+    let spec = flow_spec(input);
+    let states = input.before.into_iter().chain(input.after);
+    states
+        .flat_map(|facts| {
+            [Direction::Forward, Direction::Reply].map(|direction| Walk {
+                direction,
+                steps: {
+                    let _ = (facts, &spec);
+                    vec![]
+                },
+                problems: vec![],
+            })
+        })
+        .collect()
+}
+
+/// A packet like those that were traced.
+fn flow_spec(input: &Input<'_>) -> FlowSpec {
+    /// IP protocol numbers (IANA).
+    const ICMP: u8 = 1;
+    let journeys = input.trace.journeys.iter().filter(|j| j.direction == Direction::Forward);
+    let packets = journeys.filter_map(|j| {
+        let hop = j.hops.first().map(|h| &h.packet);
+        hop.or_else(|| j.drop.as_ref().map(|d| &d.packet))
+    });
+    let largest = packets.filter_map(|p| match &p.body {
+        Body::Ip(ip) => Some(ip),
+        Body::Neighbor(_) | Body::Other(_) => None,
+    });
+    let Some(ip) = largest.max_by_key(|ip| ip.payload_len) else {
+        let probe = input.observation.probe.as_ref().map(|p| p.proto.as_str());
+        let proto = match probe {
+            Some("tcp") => 6,
+            Some("udp") => 17,
+            _ => ICMP,
+        };
+        return FlowSpec::small(input.family, proto);
+    };
+    let (sport, dport) = match ip.l4 {
+        L4::Tcp { sport, dport, .. } | L4::Udp { sport, dport, .. } => (Some(sport), Some(dport)),
+        _ => (None, None),
+    };
+    let header = if ip.src.is_ipv6() { 40 } else { 20 };
+    FlowSpec {
+        family: input.family,
+        proto: ip.proto,
+        sport,
+        dport,
+        // Super-packets are cut to what fits.
+        size: (ip.payload_len + header).min(1500),
+        dont_fragment: ip.dont_fragment,
+        ttl: ip.ttl,
     }
 }

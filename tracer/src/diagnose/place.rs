@@ -161,7 +161,7 @@ fn is_known(frame: &str) -> bool {
 }
 
 /// Matches a name against a pattern with at most one `*`.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         Some((start, end)) => {
             name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)

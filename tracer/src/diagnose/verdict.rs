@@ -64,7 +64,9 @@ pub(super) fn plain(status: Status, direction: Option<Direction>, summary: Strin
         summary,
         evidence: Vec::new(),
         fix: Vec::new(),
+        rule: None,
         confidence: Confidence::Proven,
+        severity: None,
     }
 }
 

@@ -49,10 +49,8 @@ impl Session {
         {
             return self.large(report, main, after);
         }
-        let on_wire =
-            report.verdict.r#where.as_ref().is_some_and(|w| w.stage.as_deref() == Some("wire"));
         if report.verdict.status != Status::Inconclusive
-            && on_wire
+            && report.verdict.is_on_wire()
             && let Some(ping) = self.ping_nodes(&report)
         {
             main.observation.node_ping = Some(ping);
@@ -118,7 +116,7 @@ impl Session {
                 (address(from)?, address(to)?)
             }
         };
-        let inum = self.before.node(from)?.facts.inum;
+        let inum = self.before.facts.node(from)?.facts.inum;
         let probe = Probe {
             proto: Proto::Icmp,
             src,
@@ -130,8 +128,10 @@ impl Session {
             dont_fragment: false,
             timeout: PATIENCE,
         };
-        let result =
-            probe.start(self.namespaces.get(&inum)?, Arc::clone(&self.stop_probes)).join().ok()?;
+        let result = probe
+            .start(self.before.namespaces.get(&inum)?, Arc::clone(&self.stop_probes))
+            .join()
+            .ok()?;
         Some(NodePing {
             from: from.clone(),
             to: to.clone(),

@@ -9,7 +9,6 @@ mod follow;
 mod recording;
 mod spec;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::RecvTimeoutError;
@@ -26,7 +25,6 @@ use crate::facts::{self, Collected, PathFacts};
 use crate::inventory::Inventory;
 use crate::kernel::{Capture, Filter, Options, monotonic_ns};
 use crate::model::{Direction, End, Loss, Observation, Topology};
-use crate::netns::Netns;
 use crate::probe::{self, Probe, ProbeHandle};
 use crate::record::{Recorder, StageKind, Summary};
 use crate::report::Report;
@@ -88,8 +86,8 @@ pub struct Finished {
 pub struct Session {
     spec: Spec,
     src: Resolved,
-    namespaces: HashMap<u32, Netns>,
-    before: PathFacts,
+    /// Network state before, with its namespaces held open.
+    before: Collected<PathFacts>,
     /// One for each address family; the first is what the probe uses.
     paths: Vec<(Family, Arc<Topology>)>,
     analysis: Analysis,
@@ -140,10 +138,10 @@ impl Session {
     ) -> Result<Self> {
         endpoint::distinct(&src, dst)?;
         let families = families(&spec, &src.end, &dst.end)?;
-        let Collected { facts: before, namespaces } = facts::collect(inventory, &src, dst)?;
+        let before = facts::collect(inventory, &src, dst)?;
         let mut paths = Vec::new();
         for family in families {
-            paths.push((family, Arc::new(expect::topology(&before, family)?)));
+            paths.push((family, Arc::new(expect::topology(&before.facts, family)?)));
         }
         let options = Options {
             attach: spec.attach,
@@ -152,8 +150,8 @@ impl Session {
             ..Options::default()
         };
         let topology = Arc::clone(&paths[0].1);
-        let filter = filter(&spec, &before, &paths);
-        let mut capture = Capture::start(&topology, &namespaces, &filter, &options)?;
+        let filter = filter(&spec, &before.facts, &paths);
+        let mut capture = Capture::start(&topology, &before.namespaces, &filter, &options)?;
         let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
         let decoder = Decoder::new(&topology, capture.slots().to_vec(), names);
         let observation = Observation {
@@ -167,7 +165,6 @@ impl Session {
         let mut session = Self {
             spec,
             src,
-            namespaces,
             before,
             analysis: analysis(&paths, observation.armed_ns),
             paths,
@@ -251,7 +248,7 @@ impl Session {
     pub fn finish(mut self) -> Result<Finished> {
         let patience = self.patience;
         let mut main = self.close_stage(StageKind::Main, None, patience)?;
-        let after = self.before.clone();
+        let after = facts::recollect(&self.before)?;
         let mut report = self.diagnose(&main, None, &after)?;
         if !self.stop.load(Relaxed) {
             report = self.follow_up(report, &mut main, &after)?;
@@ -275,7 +272,7 @@ impl Session {
             kernel: nix::sys::utsname::uname()
                 .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
         };
-        let state = State { before: Some(&self.before), after: Some(after) };
+        let state = State { before: Some(&self.before.facts), after: Some(after) };
         analysis::conclude(main, large, state, &meta).context("there was nothing to trace")
     }
 
@@ -445,7 +442,7 @@ impl Session {
     fn check_stations(&mut self) {
         let topology = Arc::clone(&self.paths[0].1);
         let mut gone = Vec::new();
-        for (inum, netns) in &self.namespaces {
+        for (inum, netns) in &self.before.namespaces {
             let stations: Vec<_> =
                 topology.stations.iter().filter(|s| s.netns_inum == *inum).collect();
             let there = netns.run(|| {

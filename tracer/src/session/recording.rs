@@ -50,7 +50,7 @@ impl Session {
             let record = FamilyTopology { family: *family, topology };
             recorder.record(&Record::Topology(Box::new(record)));
         }
-        let facts = Facts { when: When::Before, facts: self.before.clone() };
+        let facts = Facts { when: When::Before, facts: self.before.facts.clone() };
         recorder.record(&Record::Facts(Box::new(facts)));
         self.recorder = Some(recorder);
         self.record_observation();

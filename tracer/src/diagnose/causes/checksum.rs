@@ -15,14 +15,18 @@ fn offload(death: &Death<'_>, case: &Case<'_>) -> Vec<String> {
     let (node, device) = case.sender_device(death);
     vec![
         format!("on {node}: ethtool -K {device} tx-checksum-ip-generic off"),
-        "if that helps: a bug in the network card's (or the hypervisor's) checksum offload".to_owned(),
+        "if that helps: a bug in the network card's (or the hypervisor's) checksum offload"
+            .to_owned(),
     ]
 }
 
 fn outer_udp(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     (death.dropped("UDP_CSUM", "*") && death.is_outer()).then(|| {
         told(
-            format!("The tunnel packet came to {} with a wrong UDP checksum", case.where_words(death)),
+            format!(
+                "The tunnel packet came to {} with a wrong UDP checksum",
+                case.where_words(death)
+            ),
             &offload(death, case),
         )
     })
@@ -31,7 +35,10 @@ fn outer_udp(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 fn outer_ip(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     (death.dropped("IP_CSUM", "*") && death.is_outer()).then(|| {
         told(
-            format!("The tunnel packet came to {} with a wrong IP checksum", case.where_words(death)),
+            format!(
+                "The tunnel packet came to {} with a wrong IP checksum",
+                case.where_words(death)
+            ),
             &offload(death, case),
         )
     })

@@ -28,7 +28,10 @@ fn no_carrier(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let ours = death.place.pod.is_some() && death.last.is_none();
     (ours && death.dropped("QDISC_DROP", "__dev_queue_xmit")).then(|| {
         told(
-            format!("The interface of {} has no carrier: its other end is down", case.where_words(death)),
+            format!(
+                "The interface of {} has no carrier: its other end is down",
+                case.where_words(death)
+            ),
             &["on the node: ip link show type veth; ip link set VETH up".to_owned()],
         )
     })

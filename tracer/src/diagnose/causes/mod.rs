@@ -117,7 +117,7 @@ pub(super) fn explain(case: &Case<'_>, death: &Death<'_>, bare: Verdict) -> Verd
     }
     match best {
         Some((_, code, explanation)) => apply(case, death, code, explanation, bare),
-        None => bare,
+        None => Verdict { confidence: Confidence::Possible, ..bare },
     }
 }
 
@@ -228,6 +228,8 @@ fn apply(
     // A drop event is there whatever else was missed; an absence is not.
     let confidence = match explanation.confidence {
         Confidence::Proven if lost => Confidence::Likely,
+        // Nothing that the ending did not say already.
+        _ if bare.cause.as_deref() == Some(code) => bare.confidence,
         confidence => confidence,
     };
     if lost && death.drop().is_none() {

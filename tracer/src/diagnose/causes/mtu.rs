@@ -16,7 +16,8 @@ fn too_big(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     death.dropped("PKT_TOO_BIG", "*").then(|| {
         let mtu = case.leaving_device(death).map(|s| (s.label(), s.mtu));
         let size = death.packet().and_then(|p| case.ip_bytes(p));
-        let mut text = format!("The packet is too large for where {} sends it", case.where_words(death));
+        let mut text =
+            format!("The packet is too large for where {} sends it", case.where_words(death));
         if let (Some((device, mtu)), Some(size)) = (&mtu, size) {
             text.push_str(&format!(": {size} bytes, {device} takes {mtu}"));
         }
@@ -44,7 +45,10 @@ fn does_not_fit(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     ];
     if large && refused {
         return Some(told(
-            format!("Frames of {size} bytes do not fit what {} sends them through", case.where_words(death)),
+            format!(
+                "Frames of {size} bytes do not fit what {} sends them through",
+                case.where_words(death)
+            ),
             &fix,
         ));
     }

@@ -13,10 +13,11 @@ pub(super) const CAUSES: &[Cause] = &[
 
 /// The node asks at the tunnel device, where flanneld should have told it and nobody can answer.
 fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let question = case.open_questions(death).find(|r| {
-        r.station.is_some_and(|id| case.topology.station(id).role == Role::Vxlan)
-    });
-    let failed = death.dropped("NEIGH_*", "*") || matches!(death.ending, Ending::Vanished);
+    let question = case
+        .open_questions(death)
+        .find(|r| r.station.is_some_and(|id| case.topology.station(id).role == Role::Vxlan));
+    let waits = matches!(death.ending, Ending::Vanished);
+    let failed = death.dropped("NEIGH_*", "*") || waits;
     let asked = question.map(|r| r.target).or_else(|| {
         let question = death.question()?;
         death.dropped("*", "vxlan_xmit*").then_some(question.target_ip)
@@ -30,7 +31,9 @@ fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
             case.ip_name(&target)
         ),
         &[
-            format!("ip neigh show dev {device}   # flanneld writes a permanent one for every other node"),
+            format!(
+                "ip neigh show dev {device}   # flanneld writes a permanent one for every other node"
+            ),
             "restart flanneld on this node: it writes neighbours and entries anew".to_owned(),
         ],
     ))
@@ -38,7 +41,8 @@ fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 
 /// The kernel asked for a hardware address and gave up.
 fn failed(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let gave_up = death.dropped("NEIGH_*", "*") || matches!(death.ending, Ending::Unresolved { .. });
+    let gave_up =
+        death.dropped("NEIGH_*", "*") || matches!(death.ending, Ending::Unresolved { .. });
     gave_up.then(|| {
         let asked = match death.ending {
             Ending::Unresolved { question } => Some(question),
@@ -47,8 +51,12 @@ fn failed(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         let target = asked.map(|r| case.ip_name(&r.target));
         let device = case.device(death);
         let text = match &target {
-            Some(target) => format!("Nobody answers {}'s question for {target}", case.where_words(death)),
-            None => format!("Nobody answers {}'s question for the next hop", case.where_words(death)),
+            Some(target) => {
+                format!("Nobody answers {}'s question for {target}", case.where_words(death))
+            }
+            None => {
+                format!("Nobody answers {}'s question for the next hop", case.where_words(death))
+            }
         };
         let whose = target.unwrap_or_else(|| "the next hop".to_owned());
         likely(

@@ -14,7 +14,10 @@ fn silent(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
             format!("{} takes the packets and says nothing", case.where_words(death)),
             &[
                 format!("in {}: ip route   # is there a way back?", case.where_words(death)),
-                format!("in {}: ss -lntu; sysctl net.ipv4.icmp_echo_ignore_all", case.where_words(death)),
+                format!(
+                    "in {}: ss -lntu; sysctl net.ipv4.icmp_echo_ignore_all",
+                    case.where_words(death)
+                ),
             ],
         )
     })

@@ -44,7 +44,12 @@ fn held(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let station = device(case, death)?;
     let qdisc = case.qdisc(station).filter(|q| q.qlen > 0 || q.backlog > 0)?;
     let mut explanation = likely(
-        format!("The packets wait in the queue of {} ({} {})", station.label(), qdisc.kind, qdisc.options),
+        format!(
+            "The packets wait in the queue of {} ({} {})",
+            station.label(),
+            qdisc.kind,
+            qdisc.options
+        ),
         &[
             format!("tc -s qdisc show dev {}", station.name),
             format!("tc qdisc del dev {} root   # if nobody wants this limit", station.name),
@@ -52,7 +57,9 @@ fn held(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     );
     explanation.confidence = Confidence::Proven;
     explanation.place = Some(case.station_place(station, "transmit"));
-    explanation.evidence.push(format!("{} packets ({} bytes) wait there", qdisc.qlen, qdisc.backlog));
+    explanation
+        .evidence
+        .push(format!("{} packets ({} bytes) wait there", qdisc.qlen, qdisc.backlog));
     explanation.evidence.extend(drops_line(case, station));
     Some(explanation)
 }

@@ -45,8 +45,12 @@ fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         || death.dropped("IP_OUTNOROUTES", "ip*")
         || death.dropped("*", "ip6_pkt_discard*");
     none.then(|| {
-        let to = death.ip().map_or_else(|| "the destination".to_owned(), |ip| case.ip_name(&ip.dst));
-        likely(format!("{} has no route to {to}", case.where_words(death)), &[route_get(case, death)])
+        let to =
+            death.ip().map_or_else(|| "the destination".to_owned(), |ip| case.ip_name(&ip.dst));
+        likely(
+            format!("{} has no route to {to}", case.where_words(death)),
+            &[route_get(case, death)],
+        )
     })
 }
 
@@ -100,7 +104,9 @@ fn going_round(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
             format!("The packet goes round in circles ({})", points.join(" → ")),
             &[route_get(case, death)],
         );
-        explanation.evidence.push("it crossed the same interface again with a smaller TTL".to_owned());
+        explanation
+            .evidence
+            .push("it crossed the same interface again with a smaller TTL".to_owned());
         explanation
     })
 }

@@ -34,7 +34,10 @@ fn buffer(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let full = ["SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM"];
     full.iter().any(|reason| death.dropped(reason, "*")).then(|| {
         told(
-            format!("The program in {} does not read fast enough: its socket's buffer is full", case.where_words(death)),
+            format!(
+                "The program in {} does not read fast enough: its socket's buffer is full",
+                case.where_words(death)
+            ),
             &[
                 format!("in {}: ss -nmtu   # Recv-Q near its limit?", case.where_words(death)),
                 "sysctl net.core.rmem_max; or make the program read faster".to_owned(),
@@ -48,7 +51,8 @@ fn buffer(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 fn backlog(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let fix = [
         "ss -lnt   # Recv-Q above Send-Q: the accept queue is full".to_owned(),
-        "make the program accept faster, or give listen() and net.core.somaxconn more room".to_owned(),
+        "make the program accept faster, or give listen() and net.core.somaxconn more room"
+            .to_owned(),
     ];
     if death.dropped("TCP_LISTEN_OVERFLOW", "*") {
         return Some(told(
@@ -57,7 +61,7 @@ fn backlog(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         ));
     }
     let silent = matches!(death.ending, Ending::Unanswered | Ending::Vanished);
-    let pod = case.receiver(death.direction)?;
+    let pod = case.answerer()?;
     let by = ["TcpExt.ListenOverflows", "TcpExt.ListenDrops"]
         .iter()
         .find_map(|name| Some((*name, case.counter_moved(pod, name)?)));

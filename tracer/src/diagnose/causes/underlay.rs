@@ -40,7 +40,9 @@ fn blocked(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
             ping.from, ping.to
         ),
         &[
-            format!("allow UDP {port} between the nodes, both ways, in security groups and firewalls"),
+            format!(
+                "allow UDP {port} between the nodes, both ways, in security groups and firewalls"
+            ),
             "\"allow established\" is not enough: the tunnel's two directions are different flows"
                 .to_owned(),
         ],
@@ -77,7 +79,9 @@ fn lost(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     }
     let pinged = ping(case, death);
     let text = match pinged {
-        Some(p) if p.answered == 0 => format!("Nothing comes from {} to {}, not even a ping", p.from, p.to),
+        Some(p) if p.answered == 0 => {
+            format!("Nothing comes from {} to {}, not even a ping", p.from, p.to)
+        }
         _ if death.is_partial() => "Some packets are lost between the nodes".to_owned(),
         _ => "The packets are lost between the nodes".to_owned(),
     };

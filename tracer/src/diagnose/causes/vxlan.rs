@@ -27,7 +27,9 @@ fn fdb_missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         told(
             format!("{} has no forwarding entry for {mac} at {device}", case.where_words(death)),
             &[
-                format!("bridge fdb show dev {device}   # flanneld writes one for every other node"),
+                format!(
+                    "bridge fdb show dev {device}   # flanneld writes one for every other node"
+                ),
                 "restart flanneld on this node: it writes neighbours and entries anew".to_owned(),
             ],
         )
@@ -37,7 +39,8 @@ fn fdb_missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 /// The inner frame came out of the tunnel for a hardware address that is not this device's.
 fn mac_stale(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let at_tunnel = death.last.is_some_and(|p| {
-        case.topology.station(p.station).role == Role::Vxlan && p.hook == crate::model::Hook::Ingress
+        case.topology.station(p.station).role == Role::Vxlan
+            && p.hook == crate::model::Hook::Ingress
     });
     (at_tunnel && death.dropped("OTHERHOST", "ip*_rcv_core*")).then(|| {
         let station = death.last.map(|p| case.topology.station(p.station));
@@ -45,7 +48,9 @@ fn mac_stale(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         let has = station.and_then(|s| s.mac).map(|mac| mac.to_string());
         let node = case.where_words(death);
         let mut explanation = told(
-            format!("The packet came to {node} with another hardware address than its tunnel device has"),
+            format!(
+                "The packet came to {node} with another hardware address than its tunnel device has"
+            ),
             &[
                 "on the sending node: ip neigh show; bridge fdb show (they name the old address)"
                     .to_owned(),
@@ -97,11 +102,12 @@ fn vni(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 
 /// The outer packet came to a node where nothing listens on the tunnel's port.
 fn nobody_listens(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let refused =
-        death.dropped("NO_SOCKET", "__udp4_lib_rcv") || death.dropped("NO_SOCKET", "__udp6_lib_rcv");
+    let refused = death.dropped("NO_SOCKET", "__udp4_lib_rcv")
+        || death.dropped("NO_SOCKET", "__udp6_lib_rcv");
     (refused && death.is_outer()).then(|| {
         let port = death.packet().and_then(|p| p.outer.as_ref()).map(|o| o.udp_dst);
-        let port = port.map_or_else(|| "the tunnel's port".to_owned(), |port| format!("UDP {port}"));
+        let port =
+            port.map_or_else(|| "the tunnel's port".to_owned(), |port| format!("UDP {port}"));
         likely(
             format!("Nothing takes tunnel packets at {port} on {}", case.where_words(death)),
             &[
