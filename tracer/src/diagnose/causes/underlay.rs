@@ -6,7 +6,7 @@ use crate::diagnose::death::{Death, Ending};
 use crate::model::NodePing;
 
 pub(super) const CAUSES: &[Cause] = &[
-    Cause { code: "underlay.blocked", recognise: blocked },
+    Cause { code: "underlay.tunnel-blocked", recognise: blocked },
     Cause { code: "underlay.source-check", recognise: source_check },
     Cause { code: "underlay.lost", recognise: lost },
 ];

@@ -1,0 +1,227 @@
+//! Every fault of the lab is met as a user would meet it, and must get its right name.
+//!
+//! `PODTRACE_FAULTS=name,name` runs these only; the score table is printed with `--nocapture`.
+
+#![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
+
+mod common;
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::thread;
+
+use common::trace::{PODTRACE, podtrace};
+use common::{TestLab, privileged};
+use tracer::lab::fault::{self, Case, Expected, Fault, Options};
+use tracer::lab::{Backend, Firewall, LabConfig};
+use tracer::report::{Report, Status, Verdict};
+
+/// Labs at a time: a trace mostly waits.
+const WORKERS: usize = 4;
+
+/// A kind of lab.
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    name: &'static str,
+    change: fn(&mut LabConfig),
+    options: fn() -> Options,
+}
+
+fn plain() -> Options {
+    Options { program: Some(PODTRACE.into()), ..Options::default() }
+}
+
+const VARIANTS: &[Variant] = &[
+    Variant { name: "vxlan", change: |_| {}, options: plain },
+    Variant { name: "mirrored", change: renamed, options: || Options { mirror: true, ..plain() } },
+    Variant { name: "legacy", change: |c| c.firewall = Firewall::Legacy, options: plain },
+    Variant { name: "ipv6", change: |_| {}, options: || Options { ipv6: true, ..plain() } },
+    Variant { name: "host-gw", change: |c| c.backend = Backend::HostGw, options: plain },
+];
+
+/// Nothing is called or numbered as flannel does.
+fn renamed(config: &mut LabConfig) {
+    config.bridge_name = "br-pods".into();
+    config.vxlan_name = "vx77".into();
+    config.physical_name = "uplink0".into();
+    config.vxlan_port = 4789;
+    config.vni = 77;
+    config.pod_cidr = "172.20.0.0/16".parse().expect("a network");
+    config.wire_cidr = "198.18.7.0/24".parse().expect("a network");
+}
+
+struct Row {
+    fault: String,
+    expected: String,
+    got: String,
+    wrong: Vec<String>,
+}
+
+/// What a verdict says that should be compared.
+fn describe(verdict: &Verdict) -> String {
+    let place = verdict.r#where.as_ref();
+    let text = |s: Option<&String>| s.cloned().unwrap_or_else(|| "-".into());
+    format!(
+        "{:?} {} {} {}/{} {} [{}]",
+        verdict.status,
+        verdict.direction.map_or_else(|| "-".into(), |d| d.to_string()),
+        text(verdict.cause.as_ref()),
+        text(place.and_then(|p| p.node.as_ref())),
+        text(place.and_then(|p| p.interface.as_ref())),
+        text(place.and_then(|p| p.stage.as_ref())),
+        verdict.kernel_reason.as_ref().map_or("-", |r| r.name.as_str()),
+    )
+}
+
+fn expectation(expected: &Expected) -> String {
+    let or = |list: &[String]| if list.is_empty() { "*".to_owned() } else { list.join("|") };
+    let statuses: Vec<String> = expected.status.iter().map(|s| format!("{s:?}")).collect();
+    format!(
+        "{} {} {} {}/{} {} [{}]",
+        statuses.join("|"),
+        expected.direction.map_or_else(|| "-".into(), |d| d.to_string()),
+        or(&expected.cause),
+        expected.node.clone().unwrap_or_else(|| "*".into()),
+        or(&expected.interface),
+        or(&expected.stage),
+        or(&expected.reason),
+    )
+}
+
+/// What a report gets wrong.
+fn compare(report: &Report, expected: &Expected) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let verdict = &report.verdict;
+    let mut check = |what: &str, right: bool| {
+        if !right {
+            wrong.push(what.to_owned());
+        }
+    };
+    check("status", expected.status.contains(&verdict.status));
+    let told = if expected.finding {
+        let found = report
+            .findings
+            .iter()
+            .find(|f| f.cause.as_ref().is_some_and(|cause| expected.cause.contains(cause)));
+        check("finding", found.is_some());
+        found.unwrap_or(verdict)
+    } else {
+        check("cause", verdict.cause.as_ref().is_some_and(|c| expected.cause.contains(c)));
+        verdict
+    };
+    let place = told.r#where.as_ref();
+    let within = |list: &[String], got: Option<&String>| {
+        list.is_empty() || got.is_some_and(|got| list.contains(got))
+    };
+    if expected.direction.is_some() {
+        check("direction", told.direction == expected.direction);
+    }
+    check(
+        "node",
+        expected.node.is_none() || place.and_then(|p| p.node.as_ref()) == expected.node.as_ref(),
+    );
+    check(
+        "pod",
+        expected.pod.is_none() || place.and_then(|p| p.pod.as_ref()) == expected.pod.as_ref(),
+    );
+    check("interface", within(&expected.interface, place.and_then(|p| p.interface.as_ref())));
+    check("stage", within(&expected.stage, place.and_then(|p| p.stage.as_ref())));
+    let reason = told.kernel_reason.as_ref().map(|r| &r.name);
+    check("reason", within(&expected.reason, reason));
+    check("fix", told.status == Status::Delivered || !told.fix.is_empty());
+    wrong
+}
+
+fn run_case(lab: &TestLab, fault: &Fault, variant: Variant, case: &Case) -> Row {
+    let name = format!("{} ({}, {})", fault.name, variant.name, case.label);
+    let mut args = vec!["--format", "json"];
+    args.extend(case.args.iter().map(String::as_str));
+    let run = podtrace(lab, &args);
+    let expected = expectation(&case.expected);
+    match serde_json::from_str::<Report>(&run.stdout) {
+        Ok(report) => Row {
+            fault: name,
+            expected,
+            got: format!("{}\n    {}", describe(&report.verdict), report.verdict.summary),
+            wrong: compare(&report, &case.expected),
+        },
+        Err(_) => Row {
+            fault: name,
+            expected,
+            got: format!("exit {}: {}{}", run.status, run.stdout, run.stderr.trim()),
+            wrong: vec!["no report".into()],
+        },
+    }
+}
+
+/// Makes a fault in a fresh lab and traces it; empty when the lab cannot have it.
+fn scenario(fault: &Fault, variant: Variant) -> Vec<Row> {
+    let lab = TestLab::up(variant.change);
+    let options = (variant.options)();
+    if lab.unavailable(fault, &options).is_some() {
+        return Vec::new();
+    }
+    match lab.inject(fault, &options) {
+        Ok(injected) => {
+            injected.cases.iter().map(|case| run_case(&lab, fault, variant, case)).collect()
+        }
+        Err(error) => vec![Row {
+            fault: format!("{} ({})", fault.name, variant.name),
+            expected: "can be made".into(),
+            got: format!("{error}: {:?}", std::error::Error::source(&error)),
+            wrong: vec!["injection".into()],
+        }],
+    }
+}
+
+#[test]
+fn every_fault_is_told() {
+    if !privileged() {
+        return;
+    }
+    let wanted = std::env::var("PODTRACE_FAULTS").ok();
+    let wanted: Option<Vec<&str>> = wanted.as_deref().map(|w| w.split(',').collect());
+    let variants = std::env::var("PODTRACE_VARIANTS").ok();
+    let variants: Option<Vec<&str>> = variants.as_deref().map(|w| w.split(',').collect());
+    let mut queue = VecDeque::new();
+    for fault in fault::all() {
+        if wanted.as_ref().is_some_and(|w| !w.contains(&fault.name.as_str())) {
+            continue;
+        }
+        for variant in VARIANTS {
+            if variants.as_ref().is_none_or(|v| v.contains(&variant.name)) {
+                queue.push_back((fault, *variant));
+            }
+        }
+    }
+    let queue = Mutex::new(queue);
+    let rows = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let Some((fault, variant)) = queue.lock().expect("queue").pop_front() else {
+                        return;
+                    };
+                    let found = scenario(fault, variant);
+                    rows.lock().expect("rows").extend(found);
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().expect("rows");
+    rows.sort_by(|a, b| a.fault.cmp(&b.fault));
+    let mut table = String::new();
+    for row in &rows {
+        let mark = if row.wrong.is_empty() { "ok  " } else { "FAIL" };
+        let _ = writeln!(table, "{mark} {}\n    {}\n    {}", row.fault, row.expected, row.got);
+        if !row.wrong.is_empty() {
+            let _ = writeln!(table, "    wrong: {}", row.wrong.join(", "));
+        }
+    }
+    let right = rows.iter().filter(|r| r.wrong.is_empty()).count();
+    println!("{table}score: {right} of {} traces are right", rows.len());
+    assert!(!rows.is_empty(), "no fault could be made");
+    assert_eq!(right, rows.len(), "{table}");
+}
