@@ -135,14 +135,8 @@ fn walks(input: &Input<'_>) -> Vec<Walk> {
     let states = input.before.into_iter().chain(input.after);
     states
         .flat_map(|facts| {
-            [Direction::Forward, Direction::Reply].map(|direction| Walk {
-                direction,
-                steps: {
-                    let _ = (facts, &spec);
-                    vec![]
-                },
-                problems: vec![],
-            })
+            [Direction::Forward, Direction::Reply]
+                .map(|direction| walk::walk(facts, input.topology, &spec, direction))
         })
         .collect()
 }

@@ -469,7 +469,9 @@ impl ProblemKind {
             Self::Firewall { rule: Some(_), .. } => "netfilter.drop",
             Self::Firewall { .. } => "netfilter.policy",
             Self::ConntrackFull { .. } => "netfilter.conntrack-full",
-            Self::NeighborMissing { .. } => "neighbor.missing",
+            // What flanneld wrote is gone, and the kernel has asked since.
+            Self::NeighborMissing { .. }
+            | Self::NeighborFailed { whose: Neighborhood::Vtep, .. } => "neighbor.missing",
             Self::NeighborFailed { .. } => "neighbor.failed",
             Self::NeighborWrongMac { whose: Neighborhood::Vtep, .. } => "vxlan.mac-stale",
             Self::NeighborWrongMac { .. } => "neighbor.wrong-mac",
