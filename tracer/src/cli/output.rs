@@ -1,6 +1,6 @@
 //! Where the report goes.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,13 @@ const DEFAULT_WIDTH: usize = 80;
 pub enum Sink {
     /// Standard output.
     Stdout,
+    /// What is there and is no plain file: a device, a named pipe. Never to be replaced.
+    Special {
+        /// As given.
+        path: PathBuf,
+        /// Open for writing.
+        file: File,
+    },
     /// A file, written beside its place first.
     File {
         /// Where it is to be.
@@ -35,6 +42,13 @@ impl Sink {
     /// When the file cannot be created.
     pub fn open(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path.filter(|p| *p != Path::new("-")) else { return Ok(Sink::Stdout) };
+        // Through symbolic links: what they point to is meant.
+        if std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+            let open = OpenOptions::new().write(true).open(path);
+            let file = open.with_context(|| format!("cannot write {}", path.display()))?;
+            return Ok(Sink::Special { path: path.to_owned(), file });
+        }
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let mut name = path
             .file_name()
             .with_context(|| format!("{}: not a file name", path.display()))?
@@ -56,14 +70,18 @@ impl Sink {
     /// # Errors
     /// When it cannot be written.
     pub fn write(mut self, text: &str) -> Result<()> {
+        let unless_closed = |result: std::io::Result<()>| match result {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        };
         match &mut self {
             Sink::Stdout => {
                 let mut out = std::io::stdout().lock();
-                match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                    Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-                    other => other.context("cannot write to standard output"),
-                }
+                unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+                    .context("cannot write to standard output")
             }
+            Sink::Special { path, file } => unless_closed(file.write_all(text.as_bytes()))
+                .with_context(|| format!("cannot write {}", path.display())),
             Sink::File { path, file, temporary } => file
                 .write_all(text.as_bytes())
                 .and_then(|()| std::fs::rename(temporary, &path))
@@ -112,4 +130,37 @@ fn terminal_width() -> Option<usize> {
     // SAFETY: TIOCGWINSZ writes a struct winsize to the pointer, which is one.
     unsafe { window_size(libc::STDOUT_FILENO, &mut size) }.ok()?;
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::FileTypeExt;
+
+    #[test]
+    fn what_is_no_plain_file_is_written_to_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Both ends, so that opening it does not wait.
+        let mut reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        Sink::open(Some(&pipe)).unwrap().write("text").unwrap();
+        let mut read = [0; 4];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"text");
+        assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_and_its_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        Sink::open(Some(&link)).unwrap().write("new").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert!(link.is_symlink());
+    }
 }
