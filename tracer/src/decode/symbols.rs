@@ -7,9 +7,23 @@ use std::collections::BTreeMap;
 pub struct Symbols(BTreeMap<u64, String>);
 
 impl Symbols {
-    /// A table from addresses (zero means unknown and is left out) and names.
+    /// A table from addresses (zero means unknown and is left out) and names as /proc/kallsyms has
+    /// them. Kept is what the source calls the function: not the module behind it
+    /// (`vxlan_xmit\t[vxlan]`), nor what a compiler appends to a part or a variant of it
+    /// (`ip_rcv_core.isra.0`), so that the same place has the same name on every kernel.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (u64, String)>) -> Self {
-        Self(pairs.into_iter().filter(|(address, _)| *address != 0).collect())
+        let known = pairs.into_iter().filter(|(address, _)| *address != 0);
+        Self(
+            known
+                .map(|(address, mut name)| {
+                    name.truncate(name.find('\t').unwrap_or(name.len()));
+                    // A leading dot is the name's own.
+                    let suffix = name.char_indices().skip(1).find(|(_, c)| *c == '.');
+                    name.truncate(suffix.map_or(name.len(), |(at, _)| at));
+                    (address, name)
+                })
+                .collect(),
+        )
     }
 
     /// Whether nothing is known.
@@ -36,5 +50,14 @@ mod tests {
         assert_eq!(s.name(0x1fff), "a");
         assert_eq!(s.name(0x2000), "b");
         assert_eq!(s.name(0x10), "0x10");
+    }
+
+    #[test]
+    fn names_are_those_of_the_source() {
+        let names =
+            ["vxlan_xmit\t[vxlan]", "ip_rcv_core.isra.0", "icmp_rcv.part.0.cold\t[x]", ".L1"];
+        let s = Symbols::from_pairs((1..).zip(names.map(str::to_owned)));
+        let read: Vec<_> = (1..=4).map(|address| s.name(address)).collect();
+        assert_eq!(read, ["vxlan_xmit", "ip_rcv_core", "icmp_rcv", ".L1"]);
     }
 }

@@ -1,14 +1,13 @@
 //! clsact qdiscs in the lab, and podtrace's filters on them.
 
-use aya::util::KernelVersion;
 use tracer::lab::Lab;
 
+use super::kernel_at_least;
 use super::trace::run;
 
 /// Whether this kernel has TCX.
 pub fn has_tcx() -> bool {
-    let kernel = KernelVersion::current().expect("the kernel's version");
-    kernel >= KernelVersion::new(6, 6, 0)
+    kernel_at_least(6, 6)
 }
 
 /// All namespaces of a lab.

@@ -22,6 +22,14 @@ pub fn privileged() -> bool {
     true
 }
 
+/// Whether this kernel is of this version or later.
+pub fn kernel_at_least(major: u8, minor: u8) -> bool {
+    match aya::util::KernelVersion::current() {
+        Ok(kernel) => kernel >= aya::util::KernelVersion::new(major, minor, 0),
+        Err(error) => panic!("the kernel's version: {error}"),
+    }
+}
+
 /// A lab for one test, gone when the test ends, however it ends.
 pub struct TestLab(Lab);
 
