@@ -61,6 +61,15 @@ enum LabCommand {
     },
     /// Break and mend the lab in the ways that are very common, with a trace of each
     Tour(super::fault::TourArgs),
+    /// Make this machine one node of a lab that spans two machines
+    #[command(hide = true)]
+    Node {
+        /// A or B
+        #[arg(long, value_name = "NAME")]
+        node: String,
+        #[command(flatten)]
+        lab: Box<UpArgs>,
+    },
     /// Run a server for the faults that need one
     #[command(hide = true, subcommand)]
     Serve(crate::lab::fault::serve::Server),
@@ -176,6 +185,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<u8> {
         LabCommand::Fault(args) => args.run(),
         LabCommand::Mend { name } => super::fault::mend(&name.name),
         LabCommand::Tour(args) => args.run(),
+        LabCommand::Node { node, lab } => become_node(&lab, &node),
         LabCommand::Serve(server) => return server.run().map(|()| 0).map_err(Into::into),
     };
     match result {
@@ -204,6 +214,11 @@ fn up(args: &UpArgs) -> anyhow::Result<u8> {
         Built::Replaced => "has been built anew",
     };
     say(&format!("{name} {what}: inventory {}\n", lab.inventory_path().display()))
+}
+
+fn become_node(args: &UpArgs, node: &str) -> anyhow::Result<u8> {
+    let inventory = Lab::become_node(&args.config(), node)?;
+    say(&format!("this machine is node {node}: inventory {}\n", inventory.display()))
 }
 
 fn down(name: &str) -> anyhow::Result<u8> {

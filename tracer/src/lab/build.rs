@@ -20,19 +20,19 @@ use crate::model::Mac;
 use crate::netns::Netns;
 
 /// A node's VXLAN device for one IP version.
-struct Vtep {
+pub(super) struct Vtep {
     index: u32,
     mac: Mac,
 }
 
 /// A node being built.
-struct Node<'p> {
-    plan: &'p NodePlan,
-    space: Space,
+pub(super) struct Node<'p> {
+    pub(super) plan: &'p NodePlan,
+    pub(super) space: Space,
     /// ifindex of the physical interface.
-    physical: u32,
+    pub(super) physical: u32,
     /// Per IP version; empty without VXLAN.
-    vteps: Vec<Vtep>,
+    pub(super) vteps: Vec<Vtep>,
 }
 
 /// Builds everything in `plan`; whoever calls removes what is there after a failure. Namespaces that
@@ -44,17 +44,29 @@ pub(super) async fn build(config: &LabConfig, plan: &Plan, identity: &Identity) 
         nodes.push(new_node(config, node, &wire, identity).await?);
     }
     for (node, other) in nodes.iter().zip(nodes.iter().rev()) {
-        join(config, node, other).await?;
+        let macs: Vec<Mac> = other.vteps.iter().map(|vtep| vtep.mac).collect();
+        join(config, node, other.plan, &macs).await?;
     }
     // Before the pods, as on a node that boots; and loading runs while pods are made.
     let rules = load_rules(config, plan, &nodes)?;
     for node in &nodes {
-        let bridge = new_bridge(config, node, identity).await?;
-        for pod in &node.plan.pods {
-            new_pod(config, plan, node, bridge, pod, identity).await?;
-        }
+        new_pods(config, plan, node, identity).await?;
     }
     rules.into_iter().try_for_each(Restore::finish)
+}
+
+/// A node's bridge and the pods on it.
+pub(super) async fn new_pods(
+    config: &LabConfig,
+    plan: &Plan,
+    node: &Node<'_>,
+    identity: &Identity,
+) -> Result<()> {
+    let bridge = new_bridge(config, node, identity).await?;
+    for pod in &node.plan.pods {
+        new_pod(config, plan, node, bridge, pod, identity).await?;
+    }
+    Ok(())
 }
 
 /// Makes a namespace in which only `lo` exists, up; or makes one that is there so again.
@@ -112,13 +124,25 @@ async fn new_node<'p>(
     for address in &plan.wire {
         space.add_address(physical, *address).await?;
     }
+    let vteps = new_vteps(config, &space, physical, plan, identity).await?;
+    Ok(Node { plan, space, physical, vteps })
+}
+
+/// flannel's devices for each IP version; none without VXLAN.
+pub(super) async fn new_vteps(
+    config: &LabConfig,
+    space: &Space,
+    physical: u32,
+    plan: &NodePlan,
+    identity: &Identity,
+) -> Result<Vec<Vtep>> {
     let mut vteps = Vec::new();
     if config.backend == Backend::Vxlan {
         for (subnet, local) in plan.subnets.iter().zip(&plan.wire) {
-            vteps.push(new_vtep(config, &space, physical, *subnet, local.addr(), identity).await?);
+            vteps.push(new_vtep(config, space, physical, *subnet, local.addr(), identity).await?);
         }
     }
-    Ok(Node { plan, space, physical, vteps })
+    Ok(vteps)
 }
 
 /// flannel's `newVXLANDevice` and `Configure` (pkg/backend/vxlan/device.go): the subnet's first
@@ -161,20 +185,23 @@ async fn new_vtep(
 
 /// What flanneld does when it learns of another node: neighbour, forwarding entry, and the route
 /// last, because the kernel would resolve its gateway if it could (`handleSubnetEvents`); or only a
-/// route with host-gw.
-async fn join(config: &LabConfig, node: &Node<'_>, other: &Node<'_>) -> Result<()> {
-    for (i, (subnet, public)) in other.plan.subnets.iter().zip(&other.plan.wire).enumerate() {
+/// route with host-gw. `macs` are those of the other's VXLAN devices.
+pub(super) async fn join(
+    config: &LabConfig,
+    node: &Node<'_>,
+    other: &NodePlan,
+    macs: &[Mac],
+) -> Result<()> {
+    for (i, (subnet, public)) in other.subnets.iter().zip(&other.wire).enumerate() {
         match config.backend {
             Backend::HostGw => {
                 node.space.add_route(*subnet, public.addr(), node.physical, false).await?;
             }
             Backend::Vxlan => {
-                let (Some(here), Some(there)) = (node.vteps.get(i), other.vteps.get(i)) else {
-                    continue;
-                };
+                let (Some(here), Some(there)) = (node.vteps.get(i), macs.get(i)) else { continue };
                 let gateway = subnet.network();
-                node.space.add_neighbor(here.index, gateway, there.mac).await?;
-                node.space.add_fdb(here.index, there.mac, public.addr()).await?;
+                node.space.add_neighbor(here.index, gateway, *there).await?;
+                node.space.add_fdb(here.index, *there, public.addr()).await?;
                 node.space.add_route(*subnet, gateway, here.index, true).await?;
             }
         }
@@ -182,7 +209,11 @@ async fn join(config: &LabConfig, node: &Node<'_>, other: &Node<'_>) -> Result<(
     Ok(())
 }
 
-fn load_rules(config: &LabConfig, plan: &Plan, nodes: &[Node<'_>]) -> Result<Vec<Restore>> {
+pub(super) fn load_rules(
+    config: &LabConfig,
+    plan: &Plan,
+    nodes: &[Node<'_>],
+) -> Result<Vec<Restore>> {
     let mut loading = Vec::new();
     if config.firewall == Firewall::None {
         return Ok(loading);

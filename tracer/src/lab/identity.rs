@@ -48,6 +48,13 @@ impl Identity {
         identity
     }
 
+    /// With an address chosen for an interface.
+    pub(super) fn with(mut self, netns: &str, interface: &str, mac: Mac) -> Self {
+        let of = self.macs.entry(netns.to_owned()).or_default();
+        of.insert(interface.to_owned(), mac.to_string());
+        self
+    }
+
     fn learn(&mut self, snapshots: &Snapshots, netns: &str, interface: &str) {
         let link = snapshots.get(netns).and_then(|snapshot| snapshot.link(interface));
         if let Some(mac) = link.and_then(|link| link.mac) {

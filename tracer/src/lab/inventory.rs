@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::plan::{Plan, WIRE};
+use super::plan::{NodePlan, Plan, PodPlan, WIRE};
 
 /// Kubernetes namespace of the lab's pods.
 const POD_NAMESPACE: &str = "default";
@@ -34,29 +34,32 @@ struct Pod {
 /// Text of the inventory file. The switch is a node without pods, so that the tracer can show the
 /// wire too.
 pub(super) fn text(lab: &str, plan: &Plan) -> Result<String, toml::ser::Error> {
-    let mut node: Vec<Node> = plan
-        .nodes
-        .iter()
-        .map(|node| Node {
-            name: node.name.clone(),
-            netns: node.netns.clone(),
-            pod: node
-                .pods
-                .iter()
-                .map(|pod| Pod {
-                    name: pod.name.clone(),
-                    namespace: POD_NAMESPACE,
-                    ip: pod.addresses.iter().map(IpNet::addr).collect(),
-                    netns: pod.netns.clone(),
-                })
-                .collect(),
-        })
-        .collect();
+    let mut node: Vec<Node> = plan.nodes.iter().map(entry).collect();
     node.push(Node { name: WIRE.to_owned(), netns: plan.wire_netns.clone(), pod: Vec::new() });
     let body = toml::to_string(&File { node })?;
     Ok(format!(
         "# Written by `podtrace lab up` for lab {lab:?}; `podtrace lab down` removes it.\n\n{body}"
     ))
+}
+
+/// As [`text`], of the one node that this machine is.
+pub(super) fn text_of_node(lab: &str, node: &NodePlan) -> Result<String, toml::ser::Error> {
+    let body = toml::to_string(&File { node: vec![entry(node)] })?;
+    Ok(format!("# Written by `podtrace lab node` for lab {lab:?}.\n\n{body}"))
+}
+
+fn entry(node: &NodePlan) -> Node {
+    let pod = |pod: &PodPlan| Pod {
+        name: pod.name.clone(),
+        namespace: POD_NAMESPACE,
+        ip: pod.addresses.iter().map(IpNet::addr).collect(),
+        netns: pod.netns.clone(),
+    };
+    Node {
+        name: node.name.clone(),
+        netns: node.netns.clone(),
+        pod: node.pods.iter().map(pod).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod inventory;
 mod namespace;
 mod plan;
 mod reset;
+mod single;
 mod snapshot;
 mod space;
 mod state;
@@ -152,6 +153,35 @@ impl Lab {
             return Err(error);
         }
         Ok((lab, built))
+    }
+
+    /// Makes this machine one node of a lab whose other node is another machine; returns the path of
+    /// the inventory. The physical interface is used as it is; nothing is ever taken down again, so
+    /// this is for machines that are themselves thrown away.
+    ///
+    /// # Errors
+    /// Without root, with unusable parameters, for a node that the lab does not have, or when the
+    /// kernel refuses.
+    pub fn become_node(config: &LabConfig, name: &str) -> Result<PathBuf> {
+        config.validate()?;
+        need_root()?;
+        let mut plan = Plan::new(config);
+        for node in plan.nodes.iter_mut().filter(|node| node.name == name) {
+            single::HERE.clone_into(&mut node.netns);
+        }
+        let local = plan.nodes.iter().find(|node| node.name == name);
+        let Some((local, remote)) = local.and_then(|node| Some((node, plan.peer(node)?))) else {
+            let known: Vec<_> = plan.nodes.iter().map(|node| node.name.as_str()).collect();
+            let known = known.join(", ");
+            return Err(LabError::Config(format!("no node {name:?}: must be one of {known}")));
+        };
+        let _lock = state::Lock::take(&config.name)?;
+        if !sysctl::has_bridge_netfilter() {
+            load_bridge_netfilter();
+        }
+        on_worker(async || single::build(config, &plan, local, remote).await)?;
+        state::save_inventory_of_node(&config.name, local)?;
+        Ok(inventory_path(&config.name))
     }
 
     /// Takes a lab down: ends what still runs in it, removes its namespaces and files. Nothing

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{DEFAULT_NAME, LabConfig, check_name};
 use super::error::{Context, LabError, Result};
 use super::inventory;
-use super::plan::Plan;
+use super::plan::{NodePlan, Plan};
 
 /// Where running labs keep their files.
 pub const RUN_DIR: &str = "/run/podtrace";
@@ -76,6 +76,14 @@ pub(super) fn save(config: &LabConfig, complete: bool) -> Result<()> {
 pub(super) fn save_inventory(lab: &str, plan: &Plan) -> Result<()> {
     let text =
         inventory::text(lab, plan).map_err(io::Error::other).context(|| "write the inventory")?;
+    write(&inventory_path(lab), &text)
+}
+
+/// Writes the inventory of the one node that this machine is.
+pub(super) fn save_inventory_of_node(lab: &str, node: &NodePlan) -> Result<()> {
+    let text = inventory::text_of_node(lab, node)
+        .map_err(io::Error::other)
+        .context(|| "write the inventory")?;
     write(&inventory_path(lab), &text)
 }
 
