@@ -18,7 +18,7 @@ use clap::builder::PossibleValuesParser;
 use crate::machine::Machine;
 use crate::process::{self, run_step};
 use crate::ui::{seconds, section};
-use crate::{ebpf, setup};
+use crate::{ebpf, setup, vm};
 use leftovers::Leftovers;
 
 /// One step of the test run.
@@ -55,6 +55,11 @@ const PHASES: &[Phase] = &[
         name: "privileged",
         about: "tests on real namespaces and the real kernel",
         run: |c| binaries::privileged(c),
+    },
+    Phase {
+        name: "vm",
+        about: "tests on Debian's kernels, in emulated machines",
+        run: |c| vm::phase(c.machine),
     },
     Phase {
         name: "leftovers",

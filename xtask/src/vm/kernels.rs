@@ -41,8 +41,6 @@ const MODULES: [&str; 20] = [
 /// A kernel that a guest can run.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// `6.1`
-    pub series: &'static str,
     /// As `uname -r` says it.
     pub release: String,
     directory: PathBuf,
@@ -79,7 +77,7 @@ pub fn get(machine: &Machine, wanted: &str) -> Result<Kernel> {
         bail!("kernel {wanted}: must be one of {}", known.join(", "));
     };
     let directory = directory().join(series);
-    let kernel = |release: String| Kernel { series, release, directory: directory.clone() };
+    let kernel = |release: String| Kernel { release, directory: directory.clone() };
     // Written last: what has it is whole.
     let marker = directory.join("release");
     if let Ok(release) = fs::read_to_string(&marker) {

@@ -4,10 +4,13 @@ mod cpio;
 pub mod guest;
 mod image;
 mod kernels;
+mod pair;
 mod plan;
 mod qemu;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -15,13 +18,14 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::machine::Machine;
-use crate::process::{self, target_dir};
+use crate::process::{self, output_of, target_dir};
 use crate::test::Tally;
 use crate::test::binaries::{self, TestBinary};
 use crate::ui::seconds;
 use crate::{ebpf, setup};
 use image::Built;
 use plan::{Plan, Step};
+use qemu::Guest;
 
 /// How long one test binary may take in a guest, seconds.
 const STEP_SECONDS: u64 = 600;
@@ -46,6 +50,9 @@ pub struct Options {
     /// Processors of each guest
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
+    /// Two guests with different kernels and clocks, each one node of a cluster
+    #[arg(long, conflicts_with_all = ["kernels", "test"])]
+    pair: bool,
 }
 
 /// `cargo xtask vm`.
@@ -64,38 +71,75 @@ pub fn run(machine: &Machine, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// As a phase of `cargo xtask test`.
+///
+/// # Errors
+/// When something is missing or does not build. What fails in a guest is in the tally.
+pub fn phase(machine: &Machine) -> Result<Tally> {
+    ebpf::build(machine)?;
+    guests(machine, &Options { limit: LIMIT_SECONDS, cpus: 1, ..Options::default() })
+}
+
 /// Builds, boots a guest for each kernel at the same time, and tells how they went.
 fn guests(machine: &Machine, options: &Options) -> Result<Tally> {
     let tests = tests()?;
     let binary = target_dir().join("debug/podtrace");
     let binary = binary.canonicalize().with_context(|| format!("find {}", binary.display()))?;
-    let wanted: Vec<&str> = if options.kernels.is_empty() {
-        kernels::series().collect()
-    } else {
-        options.kernels.iter().map(String::as_str).collect()
-    };
-    let kernels: Vec<_> =
-        wanted.iter().map(|series| kernels::get(machine, series)).collect::<Result<_>>()?;
-    let plan = plan(options, &tests)?;
-    // Tests find podtrace where it was when they were built.
-    let mut built = vec![Built { place: binary.clone(), file: binary }];
-    let needed = tests.iter().filter(|t| plan.steps.iter().any(|s| s.program == place(t)));
-    built.extend(needed.map(|test| Built { file: test.path.clone(), place: place(test) }));
-    let (initramfs, size) = image::write(machine, &kernels, &built, &plan)?;
-    println!("initramfs of {} MB, {} guests", size / 1_000_000, kernels.len());
     let limit = Duration::from_secs(options.limit);
+    // Tests find podtrace where it was when they were built.
+    let mut built = vec![Built { place: binary.clone(), file: binary.clone() }];
+    let (guests, plan) = if options.pair {
+        pair::guests(machine, &binary, options)?
+    } else {
+        let wanted: Vec<&str> = if options.kernels.is_empty() {
+            kernels::series().collect()
+        } else {
+            options.kernels.iter().map(String::as_str).collect()
+        };
+        let steps = steps(options, &tests)?;
+        let guests = wanted.into_iter().map(|series| {
+            let kernel = kernels::get(machine, series)?;
+            let role = series.to_owned();
+            let (devices, append) = (vec!["-nic".to_owned(), "none".to_owned()], String::new());
+            Ok(Guest { kernel, role, devices, append, cpus: options.cpus })
+        });
+        let guests = guests.collect::<Result<Vec<_>>>()?;
+        let roles = guests.iter().map(|guest| (guest.role.clone(), steps.clone())).collect();
+        (guests, Plan { roles })
+    };
+    let runs =
+        |test: &TestBinary| plan.roles.values().flatten().any(|step| step.program == place(test));
+    let needed = tests.iter().filter(|test| runs(test));
+    built.extend(needed.map(|test| Built { file: test.path.clone(), place: place(test) }));
+    let kernels: Vec<_> = guests.iter().map(|guest| guest.kernel.clone()).collect();
+    let (initramfs, size) = image::write(machine, &kernels, &built, &plan)?;
+    println!("initramfs of {} MB, {} guests", size / 1_000_000, guests.len());
+    let first_done = AtomicBool::new(false);
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let guests: Vec<_> = kernels
+        let (initramfs, first_done) = (&initramfs, &first_done);
+        let running: Vec<_> = guests
             .iter()
-            .map(|kernel| scope.spawn(|| qemu::run(kernel, &initramfs, limit, options.cpus)))
+            .enumerate()
+            .map(|(number, guest)| {
+                scope.spawn(move || {
+                    // The second of a pair is there for the first.
+                    let over = || options.pair && number > 0 && first_done.load(Relaxed);
+                    let outcome = qemu::run(guest, initramfs, limit, over);
+                    first_done.fetch_or(number == 0, Relaxed);
+                    outcome
+                })
+            })
             .collect();
-        guests.into_iter().map(|guest| guest.join()).collect()
+        running.into_iter().map(|guest| guest.join()).collect()
     });
+    if options.pair {
+        pair::remove_wire();
+    }
     let mut sum = Tally::default();
     for (kernel, outcome) in kernels.iter().zip(outcomes) {
         let Ok(outcome) = outcome else { bail!("following {} panicked", kernel.release) };
         let mut outcome = outcome.with_context(|| format!("Linux {}", kernel.release))?;
-        if options.run.is_none() && outcome.passed == 0 {
+        if outcome.passed == 0 {
             outcome.problems.push("no test passed".to_owned());
         }
         let failed = outcome.failed.len() + outcome.problems.len();
@@ -127,15 +171,10 @@ fn place(test: &TestBinary) -> PathBuf {
     Path::new("/tests").join(&test.name)
 }
 
-fn plan(options: &Options, tests: &[TestBinary]) -> Result<Plan> {
+/// What a guest of the matrix does.
+fn steps(options: &Options, tests: &[TestBinary]) -> Result<Vec<Step>> {
     if let Some(command) = &options.run {
-        let step = Step {
-            name: command.clone(),
-            program: "/bin/bash".into(),
-            arguments: vec!["-c".into(), command.clone()],
-            seconds: STEP_SECONDS,
-        };
-        return Ok(Plan { steps: vec![step] });
+        return Ok(vec![Step::script(command, command, STEP_SECONDS)]);
     }
     let step = |test: &TestBinary, arguments: Vec<String>| Step {
         name: test.name.clone(),
@@ -145,19 +184,32 @@ fn plan(options: &Options, tests: &[TestBinary]) -> Result<Plan> {
         seconds: STEP_SECONDS,
     };
     if let Some(text) = &options.test {
-        let steps = tests.iter().map(|test| step(test, vec![text.clone()])).collect();
-        return Ok(Plan { steps });
+        let mut steps = Vec::new();
+        for test in tests {
+            if names(test)?.iter().any(|name| name.contains(text)) {
+                steps.push(step(test, vec![text.clone()]));
+            }
+        }
+        return Ok(steps);
     }
     let mut steps = Vec::new();
     for (name, selected) in plan::TESTS {
         let Some(test) = tests.iter().find(|test| test.name == name) else {
             bail!("podtrace has no test binary {name}");
         };
-        let mut arguments: Vec<String> = selected.iter().map(|&name| name.to_owned()).collect();
-        if !arguments.is_empty() {
-            arguments.push("--exact".to_owned());
+        let known = names(test)?;
+        if let Some(unknown) = selected.iter().find(|name| !known.iter().any(|k| k == *name)) {
+            bail!("podtrace has no test {unknown} in {name}");
         }
-        steps.push(step(test, arguments));
+        let names = selected.iter().map(|&name| name.to_owned());
+        steps.push(step(test, names.chain(["--exact".to_owned()]).collect()));
     }
-    Ok(Plan { steps })
+    Ok(steps)
+}
+
+/// The tests in a binary.
+fn names(test: &TestBinary) -> Result<Vec<String>> {
+    let list = output_of(Command::new(&test.path).arg("--list"))?;
+    let list = String::from_utf8(list).context("names of tests")?;
+    Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
