@@ -15,6 +15,8 @@ mod netlink;
 mod parse;
 mod proc;
 mod queues;
+#[cfg(test)]
+mod tests;
 mod tool;
 mod tracking;
 mod traffic;

@@ -256,12 +256,7 @@ pub(super) fn route(message: RouteMessage) -> Option<Route> {
                 }
             }
             RouteAttribute::PrefSource(a) => prefsrc = route_address(&a),
-            RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|m| match m {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
-            }
+            RouteAttribute::Metrics(metrics) => mtu = mtu_of(&metrics),
             other => gateway = next_hop(&other).or(gateway),
         }
     }
@@ -288,6 +283,13 @@ pub(super) fn route(message: RouteMessage) -> Option<Route> {
     })
 }
 
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
+}
+
 /// The answer to a single query: a route with host prefix.
 pub(super) fn hit(message: RouteMessage) -> RouteHit {
     let mut hit = RouteHit {
@@ -300,6 +302,7 @@ pub(super) fn hit(message: RouteMessage) -> RouteHit {
             RouteAttribute::Table(t) => hit.table = t,
             RouteAttribute::Oif(index) => hit.oif = nonzero(index),
             RouteAttribute::PrefSource(a) => hit.prefsrc = route_address(&a),
+            RouteAttribute::Metrics(metrics) => hit.mtu = mtu_of(&metrics),
             other => hit.gateway = next_hop(&other).or(hit.gateway),
         }
     }

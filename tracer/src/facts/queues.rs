@@ -69,6 +69,9 @@ pub(super) fn read(facts: &mut NetnsFacts) {
     }
     programs.retain(|p| !p.name.as_deref().is_some_and(crate::kernel::is_own_program));
     describe_filters(&mut programs, facts);
+    // Filters that are no program are told apart by nothing, and their text is that of all: u32
+    // lists its hash tables as filters, too.
+    programs.dedup();
     name_xdp(facts);
     facts.programs = programs;
 }

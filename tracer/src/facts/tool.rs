@@ -98,3 +98,29 @@ fn read_all(child: &mut Child, until: Instant) -> io::Result<Option<Vec<u8>>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_missing_rather_than_failing() {
+        let error = output("podtrace-no-such-program", &[]).unwrap_err();
+        assert!(matches!(error, ToolError::Missing(_)));
+    }
+
+    #[test]
+    fn what_a_program_prints_and_complains_about() {
+        assert_eq!(output("echo", &["a b"]).unwrap(), "a b\n");
+        let error = output("ls", &["/podtrace-no-such-directory"]).unwrap_err();
+        assert!(
+            matches!(&error, ToolError::Failed(_, why) if why.contains("No such file")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn more_than_a_pipe_holds_is_read() {
+        assert_eq!(output("head", &["-c", "300000", "/dev/zero"]).unwrap().len(), 300_000);
+    }
+}

@@ -48,7 +48,7 @@ pub enum AttachPoint {
     TcxEgress,
 }
 
-/// A program or filter attached to an interface by someone else.
+/// A program, or the filters of one kind, attached to an interface by someone else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachedProgram {
     /// Interface index.
@@ -61,7 +61,7 @@ pub struct AttachedProgram {
     pub id: Option<u32>,
     /// Name of the BPF program.
     pub name: Option<String>,
-    /// As tc prints the filter with its actions; empty where tc has nothing to say.
+    /// As tc prints all filters there with their actions; empty for what is not a filter of tc.
     #[serde(default)]
     pub text: String,
 }

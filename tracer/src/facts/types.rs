@@ -451,4 +451,8 @@ pub struct RouteHit {
     pub prefsrc: Option<IpAddr>,
     /// Table that decided.
     pub table: u32,
+    /// Bytes of network-layer packet at most, where the route or a path learned from ICMP errors
+    /// says so.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
