@@ -90,11 +90,17 @@ fn changes(before: &NetnsFacts, after: &NetnsFacts) -> Vec<Change> {
     if read("sysctls") {
         found.extend(sysctls(&before.sysctls, &after.sysctls));
     }
-    if read("firewall") {
+    // A tool that is missing was so both times; then what the others show can be compared.
+    if gaps(before, "firewall").eq(gaps(after, "firewall")) {
         firewall(&before.firewall, &after.firewall, &mut found);
     }
     counters(before, after, &mut found);
     found
+}
+
+/// What could not be read, among sources whose names begin so.
+fn gaps<'a>(facts: &'a NetnsFacts, source: &'a str) -> impl Iterator<Item = &'a str> {
+    facts.gaps.iter().map(|g| g.source.as_str()).filter(move |s| s.starts_with(source))
 }
 
 /// Rows that came, went, or are different in what `value` tells of them, in the order of `after`,

@@ -214,3 +214,19 @@ fn a_source_that_could_not_be_read_did_not_become_empty() {
     let after = NetnsFacts { gaps: vec![gap], ..NetnsFacts::default() };
     assert_eq!(changes(before, after), []);
 }
+
+#[test]
+fn a_tool_that_is_always_missing_hides_nothing_of_the_others() {
+    let facts = |counter: &str, missing: bool| {
+        let text = format!("*filter\n:FORWARD DROP {counter}\nCOMMIT\n");
+        let source = "firewall (nft)".to_owned();
+        let gap = crate::facts::Gap { source, reason: "nft is not installed".to_owned() };
+        NetnsFacts {
+            firewall: crate::facts::Firewall { tables: iptables::parse(&text, false) },
+            gaps: missing.then_some(gap).into_iter().collect(),
+            ..NetnsFacts::default()
+        }
+    };
+    assert_eq!(changes(facts("[1:1]", true), facts("[2:2]", true)).len(), 1);
+    assert_eq!(changes(facts("[1:1]", true), facts("[2:2]", false)).len(), 0);
+}

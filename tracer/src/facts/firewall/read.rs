@@ -14,7 +14,7 @@ const IPTABLES_NAMES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"]
 
 /// What may decide about packets besides, each with the file that has lines when it is in use.
 const NOT_READ: [(&str, &str); 2] =
-    [("arp_tables_names", "firewall (arptables-legacy)"), ("ip_vs", "services of IPVS")];
+    [("arp_tables_names", "rules of arptables-legacy"), ("ip_vs", "services of IPVS")];
 /// Lines that `ip_vs` has always.
 const IP_VS_HEADER: [&str; 3] = ["IP Virtual Server", "Prot LocalAddress", "-> RemoteAddress"];
 
