@@ -1,4 +1,5 @@
 mod cluster;
+mod walk;
 
 use cluster::*;
 
