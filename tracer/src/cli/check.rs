@@ -36,7 +36,7 @@ enum Format {
 /// Check the way between two pods from the nodes' tables alone, without sending anything.
 ///
 /// Walks the path of a request and of its reply step by step, with the table entry that decides
-/// each step. Exit status: 0 sound, 3 broken, 4 unclear (it depends on what is not known).
+/// each step. Exit status: 0 sound, 3 broken or impaired, 4 unclear (it depends on what is not known).
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// Where packets start: NODE.POD, NAMESPACE/POD, POD or an IP address

@@ -16,6 +16,8 @@ pub const SCHEMA: &str = "podtrace.check/1";
 pub enum Soundness {
     /// Packets pass, as far as the tables tell.
     Sound,
+    /// Packets pass, but some of them suffer.
+    Impaired,
     /// Packets do not pass.
     Broken,
     /// Something may be in the way; it depends on what is not known.
@@ -27,7 +29,7 @@ impl Soundness {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Sound => 0,
-            Self::Broken => 3,
+            Self::Impaired | Self::Broken => 3,
             Self::Unclear => 4,
         }
     }
@@ -150,7 +152,12 @@ pub fn audit(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, walks: &[W
     let broken = walks.iter().filter_map(|w| w.first_break());
     let certain = broken.clone().find(|p| p.certain);
     let first = certain.or_else(|| broken.clone().next());
+    let harmed = walks
+        .iter()
+        .flat_map(|w| &w.problems)
+        .any(|p| p.certain && p.seriousness == Seriousness::Harms);
     let verdict = match first {
+        None if harmed => Soundness::Impaired,
         None => Soundness::Sound,
         Some(p) if p.certain => Soundness::Broken,
         Some(_) => Soundness::Unclear,

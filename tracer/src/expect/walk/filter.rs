@@ -64,6 +64,19 @@ impl<'a> Walker<'a> {
         let enders: Vec<&Decision> = evaluation.enders().collect();
         let surest = enders.iter().max_by_key(|d| d.holds);
         match (evaluation.ends, surest) {
+            (Holds::Never, _) if !outer && translation(evaluation).is_some() => {
+                let Some((decision, rule)) = translation(evaluation) else { return };
+                let text = format!(
+                    "{} translates the source of the packet: the other pod sees the node",
+                    at.whose()
+                );
+                let kind = ProblemKind::Masquerade {
+                    table: decision.table.clone(),
+                    chain: decision.chain.clone(),
+                    rule,
+                };
+                self.fault(at, stage, Fault::note(kind, text).entry(decision.describe()));
+            }
             (Holds::Never, _) => {
                 if let Some(text) = passed(evaluation, outer) {
                     self.pass(at, stage, text);
@@ -110,6 +123,14 @@ fn stage(family: TableFamily, hook: NfHook) -> Stage {
         (_, NfHook::Output) => Stage::Output,
         (_, NfHook::Postrouting) => Stage::Postrouting,
     }
+}
+
+/// The rule that certainly translates the source.
+fn translation(evaluation: &Evaluation) -> Option<(&Decision, String)> {
+    let translates =
+        |d: &&Decision| d.holds == Holds::Always && matches!(d.verdict, Verdict::Snat(_));
+    let decision = evaluation.decisions.iter().find(translates)?;
+    Some((decision, decision.rule.as_ref()?.text.clone()))
 }
 
 /// What let it pass, where there is more to tell than "nothing objected".

@@ -125,6 +125,9 @@ pub(super) fn commands(kind: &ProblemKind, spot: &Spot) -> Vec<String> {
             vec!["# the sender has to set a larger TTL; traceroute does this on purpose".to_owned()]
         }
         ProblemKind::Firewall { .. } => firewall(kind),
+        ProblemKind::Masquerade { table, chain, rule } => {
+            vec![format!("# delete from table {table}, chain {chain}: {rule}"), restart()]
+        }
         ProblemKind::ConntrackFull { max, .. } => vec![
             format!("sysctl -w net.netfilter.nf_conntrack_max={}", max.saturating_mul(4)),
             "conntrack -S   # and what fills it: conntrack -L".to_owned(),

@@ -36,6 +36,11 @@ impl<'a> Walker<'a> {
             self.fault(At::new(pod, None), Stage::Pod, fault);
             return None;
         };
+        // Without the other end the pod has no carrier, and sends nothing.
+        let cut = attachment.veth.filter(|veth| !veth.up);
+        if let Some(veth) = cut {
+            self.veth_down(node, veth);
+        }
         self.pod_stack(pod, link);
         self.reach(pod, Some(link), Hook::Egress);
         self.devices(pod, link, Hook::Egress);
@@ -303,6 +308,12 @@ impl<'a> Walker<'a> {
         node.facts.sysctl(name) == Some("1") || own == Some(true)
     }
 
+    fn veth_down(&mut self, node: &'a Space, veth: &'a Link) {
+        let text = format!("{}, the node's end of the pod's pair, is down", veth.name);
+        let fault = Fault::deadly(ProblemKind::VethDown, text).entry(text::link(veth));
+        self.fault(At::on(node, veth), Stage::Bridge, fault);
+    }
+
     /// A veth as port of its bridge; whether frames get through. `out`: towards the pod.
     pub(super) fn port(
         &mut self,
@@ -313,9 +324,9 @@ impl<'a> Walker<'a> {
     ) -> bool {
         let at = At::on(node, veth);
         if !veth.up {
-            let text = format!("{}, the node's end of the pod's pair, is down", veth.name);
-            let fault = Fault::deadly(ProblemKind::VethDown, text);
-            self.fault(at, Stage::Bridge, fault.entry(text::link(veth)));
+            if out {
+                self.veth_down(node, veth);
+            }
             return false;
         }
         if veth.master != Some(bridge.index) {

@@ -7,6 +7,7 @@
 //! is unknown and says what is missing; it is never taken for wrong.
 
 mod arrive;
+mod cause;
 mod device;
 mod encap;
 mod enter;
@@ -239,7 +240,7 @@ impl<'a> Walker<'a> {
             .into_iter()
             .find_map(|role| self.planned(node, role, Hook::Egress));
         let exit = self.planned(node, Role::Physical, Hook::Egress);
-        let out = carrier.or(exit);
+        let out = carrier.or(exit.filter(|_| !self.has_lost_tunnel()));
         let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
         let hit = self.through(Leg { node, iif, out, home: false }, prerouted);
         let Some(out) = out else { return self.far_side(None) };
@@ -261,6 +262,20 @@ impl<'a> Walker<'a> {
                 self.far_side(None);
             }
         }
+    }
+
+    /// The other node would answer through a tunnel, and this one has no device for it.
+    fn has_lost_tunnel(&self) -> bool {
+        let back = match self.direction {
+            Direction::Forward => Direction::Reply,
+            Direction::Reply => Direction::Forward,
+        };
+        let tunnels = |p: &Point| {
+            let station = self.topology.station(p.station);
+            station.role == Role::Vxlan && station.netns_inum == self.to.node.facts.inum
+        };
+        self.topology.path(back).iter().any(tunnels)
+            && self.from.node.facts.links.iter().all(|l| l.vxlan.is_none())
     }
 
     fn tunnel(&mut self, device: &'a crate::facts::Link, hit: Option<&'a RouteHit>) {

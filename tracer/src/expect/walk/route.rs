@@ -168,7 +168,7 @@ impl<'a> Walker<'a> {
         }
         let Some(out) = out else {
             // Only the default route is left: what should carry the packet is gone.
-            if found.route.is_some_and(|r| r.dst.prefix_len() == 0) {
+            if found.route.is_none_or(|r| r.dst.prefix_len() == 0) {
                 self.unrouted(leg, "only the default route is left");
             } else {
                 self.unknown(at, Stage::Route, shown, "where it should go is not known");

@@ -32,6 +32,7 @@ fn headline(canvas: &mut Canvas, audit: &Audit) {
     let glyphs = canvas.glyphs();
     let (mark, tone, word) = match audit.verdict {
         Soundness::Sound => (glyphs.ok, Tone::Good, "SOUND"),
+        Soundness::Impaired => (glyphs.warn, Tone::Warn, "IMPAIRED"),
         Soundness::Broken => (glyphs.bad, Tone::Bad, "BROKEN"),
         Soundness::Unclear => (glyphs.unclear, Tone::Warn, "UNCLEAR"),
     };

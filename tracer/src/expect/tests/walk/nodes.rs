@@ -179,3 +179,13 @@ fn connection_tracking_that_is_full() {
     set(&mut facts, NODE[0], "net.bridge.bridge-nf-call-iptables", "1");
     only(&facts, "netfilter.conntrack-full", "A.cni0", "A.vethabc<");
 }
+
+#[test]
+fn sources_that_are_translated_between_pods() {
+    let mut facts = healthy();
+    let masquerade = Action::Masquerade { ports: None, random: false };
+    let rules = vec![rule("-A POSTROUTING -j MASQUERADE", vec![], masquerade)];
+    filter(&mut facts, NODE[0], "POSTROUTING", NfHook::Postrouting, Policy::Accept, rules);
+    let problem = only(&facts, "netfilter.masquerade-unexpected", "A.flannel.1", "A.cni0<");
+    assert_eq!(problem.seriousness, Seriousness::Note);
+}

@@ -14,7 +14,7 @@ fn tunnel_neighbours() {
     let mut facts = healthy();
     let entry = &mut space(&mut facts, NODE[0]).neighbors[0];
     (entry.mac, entry.state) = (None, NeighborState::Failed);
-    only(&facts, "neighbor.failed", "A.flannel.1", "A.flannel.1>");
+    only(&facts, "neighbor.missing", "A.flannel.1", "A.flannel.1>");
     let mut facts = healthy();
     link(&mut facts, NODE[1], VXLAN).mac = Some(mac("02:f6:00:00:00:99"));
     let problem = only(&facts, "vxlan.mac-stale", "A.flannel.1", "B.flannel.1<");
@@ -207,4 +207,18 @@ fn what_others_have_put_in_the_way() {
         priority: 0,
     });
     assert!(only(&facts, "route.xfrm-policy", "A.flannel.1", "A.cni0<").deadly());
+}
+
+#[test]
+fn a_tunnel_device_that_is_gone_at_the_source() {
+    let mut facts = healthy();
+    space(&mut facts, NODE[0]).links.retain(|l| l.index != VXLAN);
+    for outcome in [no_route(), via(PHYSICAL, Some("192.168.10.1"))] {
+        answer(&mut facts, NODE[0], "10.10.1.2", outcome);
+        let (topology, walked) = run(&facts, &icmp(Family::V4), Direction::Forward);
+        let first = walked.first_break().unwrap();
+        let told = (first.cause(), last_seen(&topology, first));
+        assert_eq!(told, ("vxlan.device-missing", "A.cni0<".to_owned()));
+        assert!(first.certain);
+    }
 }
