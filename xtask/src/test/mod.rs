@@ -59,7 +59,12 @@ const PHASES: &[Phase] = &[
     Phase {
         name: "vm",
         about: "tests on Debian's kernels, in emulated machines",
-        run: |c| vm::phase(c.machine),
+        run: |c| vm::phase(c.machine, false),
+    },
+    Phase {
+        name: "vm-pair",
+        about: "two emulated machines as one cluster",
+        run: |c| vm::phase(c.machine, true),
     },
     Phase {
         name: "leftovers",

@@ -26,6 +26,8 @@ pub struct Outcome {
     pub failed: Vec<String>,
     /// What else went wrong.
     pub problems: Vec<String>,
+    /// Switched off before it was done, because it was needed no more.
+    pub dismissed: bool,
     /// From the start of the emulator until init ran.
     pub boot: Duration,
     /// Altogether.
@@ -150,10 +152,10 @@ pub fn run(
     let mut command = command(guest, initramfs, &console);
     let mut follower = Follower { label: guest.role.clone(), ..Follower::default() };
     let mut log = String::new();
-    let (mut late, mut dismissed) = (false, false);
+    let mut late = false;
     let ended = run_lines(&mut command, None, |line| {
         if over() {
-            dismissed = true;
+            follower.outcome.dismissed = true;
             bail!("not needed any more");
         }
         if started.elapsed() > limit {
@@ -177,7 +179,7 @@ pub fn run(
     match ended {
         Ok(status) if status.success() => {}
         Ok(status) => follower.outcome.problems.push(format!("the emulator ended with {status}")),
-        Err(_) if dismissed => follower.done = true,
+        Err(_) if follower.outcome.dismissed => follower.done = true,
         Err(error) if late => follower.outcome.problems.push(error.to_string()),
         Err(error) => return Err(error),
     }
