@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expect::audit::WalkReport;
 use crate::model::{Direction, Hook, Outcome, ProbeResult, Role};
 
 /// The value of [`Report::schema`].
@@ -37,6 +38,10 @@ pub struct Report {
     pub stations: Vec<StationReport>,
     /// Per direction: planned points with counts, and the direction's own verdict.
     pub directions: Vec<DirectionReport>,
+    /// The way that the tables say packets should take, per direction, with what was seen of them at
+    /// each step; empty where the network state was not read.
+    #[serde(default)]
+    pub expected: Vec<WalkReport>,
     /// Single packets, in order of their start.
     pub journeys: Vec<JourneyReport>,
     /// Journeys counted but not listed (long traces).

@@ -7,6 +7,7 @@ use super::changes::changes;
 use super::place::{place, stage};
 use super::text::{icmp_text, journey_line, point_report, proto_name, tcp_flags_text};
 use super::verdict::Counts;
+use crate::expect::audit::WalkReport;
 use crate::model::{
     Body, Direction, End, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names, Outcome,
     Packet, Point, Topology,
@@ -125,8 +126,24 @@ fn hop_summary(
     }
 }
 
+/// The expected way of each direction, from the state before the trace, beside what was seen.
+pub(super) fn expected(case: &Case<'_>) -> Vec<WalkReport> {
+    let mut told = Vec::new();
+    for walk in &case.walks {
+        if told.iter().any(|w: &WalkReport| w.direction == walk.direction) {
+            continue;
+        }
+        let seen = |point: Point| {
+            let of = |s: &&HopStats| s.direction == walk.direction && s.point == point;
+            case.trace.summary.iter().find(of).map_or(0, |s| s.packets)
+        };
+        told.push(WalkReport::new(case.topology, walk).observed(walk, seen));
+    }
+    told
+}
+
 /// One packet's way.
-pub(super) fn journey(case: &Case<'_>, journey: &Journey) -> JourneyReport {
+pub(super) fn journey(case: &Case<'_>, journey: &Journey, told: &[&Verdict]) -> JourneyReport {
     let start = journey.start_ns();
     let mut hops = Vec::with_capacity(journey.hops.len());
     let mut before: Option<&Hop> = None;
@@ -136,7 +153,8 @@ pub(super) fn journey(case: &Case<'_>, journey: &Journey) -> JourneyReport {
     }
     let drop_report = |drop: &JourneyDrop| {
         let last = journey.hops.iter().rfind(|h| h.time_ns <= drop.time_ns);
-        drop_report(case, drop, last, start)
+        let report = drop_report(case, drop, last, start);
+        DropReport { rule: rule_of(&report, journey.direction, told), ..report }
     };
     JourneyReport {
         id: journey.id.to_string(),
@@ -151,6 +169,18 @@ pub(super) fn journey(case: &Case<'_>, journey: &Journey) -> JourneyReport {
         drop: journey.drop.as_ref().map(drop_report),
         side_drops: journey.side_drops.iter().map(drop_report).collect(),
     }
+}
+
+/// The rule that a verdict found for drops like this one.
+fn rule_of(drop: &DropReport, direction: Direction, told: &[&Verdict]) -> Option<String> {
+    let like = |v: &&&Verdict| {
+        v.direction == Some(direction)
+            && v.kernel_reason.as_ref() == Some(&drop.reason)
+            && v.r#where.as_ref().is_some_and(|place| {
+                place.function == drop.place.function && place.netns == drop.place.netns
+            })
+    };
+    told.iter().find(like)?.rule.clone()
 }
 
 fn hop_report(case: &Case<'_>, hop: &Hop, before: Option<&Hop>, start: u64) -> HopReport {

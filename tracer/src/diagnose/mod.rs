@@ -79,6 +79,8 @@ pub fn report(input: &Input<'_>) -> Report {
     overall.findings.extend(others);
     let mut notes = overall.notes;
     notes.extend(build::notes(&case));
+    let told: Vec<&Verdict> = [&overall.verdict].into_iter().chain(&overall.findings).collect();
+    let journeys = trace.journeys.iter().map(|j| build::journey(&case, j, &told)).collect();
     Report {
         schema: SCHEMA.to_owned(),
         tool: Tool { version: meta.version.clone(), kernel: meta.kernel.clone() },
@@ -91,7 +93,8 @@ pub fn report(input: &Input<'_>) -> Report {
         packets: case.packets(),
         stations: build::stations(topology),
         directions,
-        journeys: trace.journeys.iter().map(|j| build::journey(&case, j)).collect(),
+        expected: build::expected(&case),
+        journeys,
         journeys_omitted: trace.omitted,
         resolutions: build::resolutions(&case),
         icmp_errors: build::icmp_errors(&case),

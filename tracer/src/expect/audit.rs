@@ -65,6 +65,34 @@ pub struct WalkReport {
     pub steps: Vec<StepReport>,
     /// In the order in which the packet meets them.
     pub problems: Vec<ProblemReport>,
+    /// Index of the first step whose point packets should have been seen at and were not; absent
+    /// without a trace, and where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_difference: Option<usize>,
+}
+
+impl WalkReport {
+    /// Of a walk over a topology.
+    pub fn new(topology: &Topology, walk: &Walk) -> Self {
+        Self {
+            direction: walk.direction,
+            steps: walk.steps.iter().map(step).collect(),
+            problems: walk.problems.iter().map(|p| problem(topology, p)).collect(),
+            first_difference: None,
+        }
+    }
+
+    /// With what a trace saw: `seen` says how many packets came by a point.
+    #[must_use]
+    pub fn observed(mut self, walk: &Walk, seen: impl Fn(Point) -> u64) -> Self {
+        for (report, step) in self.steps.iter_mut().zip(&walk.steps) {
+            report.seen = step.point.map(&seen);
+        }
+        let traced = self.steps.iter().any(|s| s.seen.is_some_and(|n| n > 0));
+        let missing = |s: &StepReport| s.seen == Some(0);
+        self.first_difference = self.steps.iter().position(missing).filter(|_| traced);
+        self
+    }
 }
 
 /// A place.
@@ -118,6 +146,10 @@ pub struct StepReport {
     pub problem: Option<usize>,
     /// What is not known.
     pub gap: Option<String>,
+    /// Packets of the trace that came by the point to which the step leads; absent without a trace,
+    /// and for a step that leads to no observed point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<u64>,
 }
 
 /// A problem.
@@ -169,14 +201,7 @@ pub fn audit(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, walks: &[W
         packet: packet(flow),
         verdict,
         first_break: first.map(|p| problem(topology, p)),
-        directions: walks
-            .iter()
-            .map(|walk| WalkReport {
-                direction: walk.direction,
-                steps: walk.steps.iter().map(step).collect(),
-                problems: walk.problems.iter().map(|p| problem(topology, p)).collect(),
-            })
-            .collect(),
+        directions: walks.iter().map(|walk| WalkReport::new(topology, walk)).collect(),
         notes: topology.gaps.clone(),
     }
 }
@@ -206,6 +231,7 @@ fn step(step: &Step) -> StepReport {
         state,
         problem,
         gap,
+        seen: None,
     }
 }
 

@@ -72,14 +72,45 @@ fn details(canvas: &mut Canvas, problem: &ProblemReport) {
     }
 }
 
+/// The steps around where a trace parts from what the tables say; all of them where asked for all.
+pub(super) fn beside(canvas: &mut Canvas, walk: &WalkReport) {
+    /// Steps shown before and behind.
+    const AROUND: (usize, usize) = (5, 2);
+    let (title, text) =
+        ("EXPECTED", format!("{}, by the tables, beside what was seen", walk.direction));
+    canvas.title(title, Tone::Plain, "", &text);
+    let parting = walk
+        .first_difference
+        .or_else(|| walk.steps.iter().position(|s| s.state == StepState::Problem));
+    let (from, to) = match parting {
+        Some(at) if !canvas.verbose() => (at.saturating_sub(AROUND.0), at + AROUND.1 + 1),
+        _ => (0, walk.steps.len()),
+    };
+    let to = to.min(walk.steps.len());
+    let left_out = |canvas: &mut Canvas, n: usize| {
+        if n > 0 {
+            canvas.line(
+                Line::new().plain("  ").add(Tone::Dim, format!("{n} more steps (-v shows them)")),
+            );
+        }
+    };
+    left_out(canvas, from);
+    steps(canvas, walk, from..to);
+    left_out(canvas, walk.steps.len() - to);
+}
+
 fn draw(canvas: &mut Canvas, walk: &WalkReport) {
     let problems = walk.steps.iter().filter(|s| s.state == StepState::Problem).count();
     let unknown = walk.steps.iter().filter(|s| s.state == StepState::Unknown).count();
     let text = format!("{} steps, {problems} with problems, {unknown} unknown", walk.steps.len());
     canvas.title(&walk.direction.to_string().to_uppercase(), Tone::Plain, "", &text);
+    steps(canvas, walk, 0..walk.steps.len());
+}
+
+fn steps(canvas: &mut Canvas, walk: &WalkReport, range: std::ops::Range<usize>) {
     let glyphs = canvas.glyphs();
     let mut node: Option<(&str, Option<&str>)> = None;
-    for step in &walk.steps {
+    for (number, step) in walk.steps.iter().enumerate().take(range.end).skip(range.start) {
         let here = (step.place.node.as_str(), step.place.pod.as_deref());
         if node != Some(here) {
             node_header(canvas, &step.place);
@@ -105,6 +136,17 @@ fn draw(canvas: &mut Canvas, walk: &WalkReport) {
         let indent = head.width();
         let quiet = if step.state == StepState::Passes { Tone::Plain } else { tone };
         canvas.paragraph(head, indent, quiet, &step.text);
+        let parts = walk.first_difference == Some(number);
+        let seen = step.seen.filter(|_| parts || canvas.verbose());
+        if let Some(seen) = seen {
+            let text = match seen {
+                0 => "not seen here".to_owned(),
+                1 => "seen here: 1 packet".to_owned(),
+                n => format!("seen here: {n} packets"),
+            };
+            let tone = if parts { Tone::Bad } else { Tone::Dim };
+            canvas.paragraph(Line::new().plain(" ".repeat(indent)), indent, tone, &text);
+        }
         let summary = step.problem.and_then(|i| walk.problems.get(i)).map(|p| &p.summary);
         let more = summary.or(step.gap.as_ref()).filter(|more| **more != step.text);
         if let Some(more) = more {

@@ -17,7 +17,7 @@ mod words;
 mod tests;
 
 use crate::model::Direction;
-use crate::report::{DirectionReport, Report};
+use crate::report::{DirectionReport, Report, Status};
 pub use audit::render as audit;
 use canvas::Canvas;
 
@@ -55,6 +55,16 @@ pub fn render(report: &Report, options: &TextOptions) -> String {
             && (canvas.verbose() || direction.direction == told(report))
         {
             layers::draw(&mut canvas, shown);
+        }
+    }
+    let parted = |direction| {
+        let verdict =
+            report.directions.iter().find(|d| d.direction == direction).map(|d| d.verdict.status);
+        verdict.is_some_and(|status| status != Status::Delivered)
+    };
+    for walk in &report.expected {
+        if canvas.verbose() || walk.direction == told(report) && parted(walk.direction) {
+            audit::beside(&mut canvas, walk);
         }
     }
     report.directions.iter().for_each(|d| summary::draw(&mut canvas, report, d));
