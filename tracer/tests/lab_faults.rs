@@ -114,12 +114,14 @@ fn check_broken(
     injected: &Injected,
     options: &Options,
 ) -> Result<(), String> {
-    if let Some((target, command)) = &injected.proof {
+    for (target, command) in &injected.proof {
         let output = lab.exec(target, &["bash", "-ec", command]).expect("start a proof");
         if !output.status.success() {
             let text = [output.stdout, output.stderr].concat();
             return Err(format!("no proof: {command}: {}", String::from_utf8_lossy(&text)));
         }
+    }
+    if !injected.proof.is_empty() {
         return Ok(());
     }
     for case in &injected.cases {
@@ -165,6 +167,7 @@ fn run(
                 eprintln!("{} mirror={mirror} ipv6={ipv6}: {:?}", fault.name, started.elapsed());
                 if let Err(problem) = result {
                     let what = format!("{} mirror={mirror} ipv6={ipv6}: {problem}", fault.name);
+                    eprintln!("FAILED {what}");
                     failures.lock().expect("no panic").push(what);
                     let _ = lab.resync();
                 }

@@ -3,6 +3,7 @@
 //! Enters: a [`Fault`] of the data files. Leaves: a lab that has it, the probe that meets it, and
 //! what a tracer must say about it. Nothing of this is known to the diagnosis.
 
+mod programs;
 mod record;
 mod run;
 pub mod serve;
@@ -56,8 +57,8 @@ pub struct Injected {
     pub steps: Vec<(String, String)>,
     /// Traces that meet it.
     pub cases: Vec<Case>,
-    /// Proves it, where no packet of the probe dies: target and command that succeeds.
-    pub proof: Option<(String, String)>,
+    /// Proves it, where no packet of the probe dies: targets and commands that succeed.
+    pub proof: Vec<(String, String)>,
 }
 
 /// What [`Lab::mend`] did.
@@ -92,7 +93,15 @@ impl Lab {
         if options.ipv6 && !config.ipv6 {
             return Some("the lab has no IPv6".to_owned());
         }
-        let steps = fault.inject.iter().chain(&fault.background);
+        if options.mirror && !fault.mirrors {
+            return Some("it exists on one side only".to_owned());
+        }
+        if let Some(parameter) = &fault.writable
+            && !self.is_writable(parameter)
+        {
+            return Some(format!("this kernel has no {parameter} for a single network namespace"));
+        }
+        let steps = fault.inject.iter();
         let uses = |word: &str| steps.clone().any(|step| step.contains(word));
         let mut programs: Vec<&str> = fault.needs.iter().map(String::as_str).collect();
         for (word, program) in [
@@ -119,6 +128,15 @@ impl Lab {
             .map(|program| format!("{program} is not installed"))
     }
 
+    /// Whether the parameter is node A's own to set: the kernel shows those of the machine read-only.
+    fn is_writable(&self, parameter: &str) -> bool {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::path::Path::new("/proc/sys").join(parameter);
+        let mode = || std::fs::metadata(path).map(|m| m.permissions().mode() & 0o200 != 0);
+        let inside = self.netns("A").ok().and_then(|netns| netns.run(mode).ok());
+        matches!(inside, Some(Ok(true)))
+    }
+
     /// Makes a fault, beside those that the lab has.
     ///
     /// # Errors
@@ -142,17 +160,16 @@ impl Lab {
             list.iter().map(|step| vars.step(step).map_err(bad)).collect()
         };
         let inject = steps(&fault.inject)?;
-        let background = steps(&fault.background)?;
         let mut mend = steps(&fault.mend)?;
         mend.reverse();
         let servers = self.servers(fault, &vars).map_err(bad)?;
-        let proof = fault.proof.as_deref().map(|step| vars.step(step)).transpose().map_err(bad)?;
+        let proof = steps(&fault.proof)?;
         let cases = cases(fault, &vars).map_err(bad)?;
         // Before the first step: what is half made must be mended too.
         record.active.push(Active { name: fault.name.clone(), mend, processes: Vec::new() });
         record.save(name)?;
         let mut processes = Vec::new();
-        let made = self.make(options, &servers, &inject, &background, &mut processes);
+        let made = self.make(options, &servers, &inject, &mut processes);
         if let Some(active) = record.active.last_mut() {
             active.processes = processes;
         }
@@ -166,17 +183,16 @@ impl Lab {
         options: &Options,
         servers: &[(String, Vec<String>)],
         inject: &[(String, String)],
-        background: &[(String, String)],
         processes: &mut Vec<u32>,
     ) -> Result<()> {
         for (target, arguments) in servers {
             processes.push(run::server(self, options.program.as_deref(), target, arguments)?);
         }
         for (target, command) in inject {
-            run::step(self, target, command)?;
-        }
-        for (target, command) in background {
-            processes.push(run::background(self, target, command)?);
+            match command.strip_prefix("& ") {
+                Some(command) => processes.push(run::background(self, target, command)?),
+                None => run::step(self, target, command)?,
+            }
         }
         Ok(())
     }
@@ -350,7 +366,10 @@ fn case(
     };
     let (src, dst) = (end(&probe.src)?, end(&probe.dst)?);
     let mut args = vec!["--src".to_owned(), src.clone(), "--dst".to_owned(), dst.clone()];
-    args.push(format!("--probe={}", probe.proto));
+    args.push(match probe.passive {
+        true => format!("--proto={}", probe.proto),
+        false => format!("--probe={}", probe.proto),
+    });
     args.push(if vars.options.ipv6 { "-6" } else { "-4" }.to_owned());
     args.extend(["--count".to_owned(), probe.count.to_string()]);
     for (flag, value) in [("--port", &probe.port), ("--size", &probe.size)] {

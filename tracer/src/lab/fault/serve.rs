@@ -2,9 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::programs::{self, Point};
 
 /// The line that a server writes when it serves.
 pub const READY: &str = "ready";
@@ -18,7 +21,7 @@ const FULL_AFTER: Duration = Duration::from_millis(200);
 const FILLERS: usize = 8;
 
 /// A server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Server {
     /// Accepts connections and sends back what it gets
     Tcp {
@@ -45,12 +48,25 @@ pub enum Server {
         /// Port
         port: u16,
     },
-    /// Nothing: only a sender of `count` datagrams to `to`, each from another port
-    Flows {
-        /// Where to
-        to: SocketAddr,
-        /// How many
-        count: u16,
+    /// Holds a TUN interface and never reads from it
+    Tun {
+        /// Name of the interface
+        name: String,
+    },
+    /// Drops every packet at an interface: as XDP program in the driver
+    XdpNative {
+        /// Name of the interface
+        name: String,
+    },
+    /// As XDP program behind the driver
+    XdpGeneric {
+        /// Name of the interface
+        name: String,
+    },
+    /// As tc program at ingress
+    TcIngress {
+        /// Name of the interface
+        name: String,
     },
 }
 
@@ -99,19 +115,19 @@ impl Server {
                 drop(socket);
                 Ok(())
             }
-            Server::Flows { to, count } => {
-                let any: IpAddr = match to.ip() {
-                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-                };
-                for _ in 0..count {
-                    // What nobody reads may be refused.
-                    let _ = UdpSocket::bind((any, 0))?.send_to(b"flow", to);
-                }
-                ready()
-            }
+            Server::Tun { name } => hold(&programs::tun(&name)?),
+            Server::XdpNative { name } => hold(&programs::drop_at(Point::XdpNative, &name)?),
+            Server::XdpGeneric { name } => hold(&programs::drop_at(Point::XdpGeneric, &name)?),
+            Server::TcIngress { name } => hold(&programs::drop_at(Point::TcIngress, &name)?),
         }
     }
+}
+
+/// Serves by holding something open.
+fn hold(_file: &OwnedFd) -> io::Result<()> {
+    ready()?;
+    forever();
+    Ok(())
 }
 
 fn ready() -> io::Result<()> {

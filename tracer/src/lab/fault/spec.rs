@@ -21,7 +21,7 @@ const FILES: [(&str, &str); 6] = [
 /// A fault that the lab can have.
 ///
 /// Steps are `TARGET: COMMAND`: the command is for `sh -ec` in the namespace of the target (`A`,
-/// `a` for `A.a`, `wire`, …). `{…}` stands for something of the lab, see [`super::vars`].
+/// `a` for `A.a`, `wire`, …); with `& ` before it, it runs while the fault lasts. `{…}` stands for something of the lab, see [`super::vars`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -36,9 +36,6 @@ pub struct Fault {
     /// Undoes it, where that is less than building everything anew.
     #[serde(default)]
     pub mend: Vec<String>,
-    /// Programs that run while it lasts, as steps.
-    #[serde(default)]
-    pub background: Vec<String>,
     /// Backends under which it exists.
     #[serde(default = "every_backend")]
     pub backends: Vec<super::super::Backend>,
@@ -54,8 +51,14 @@ pub struct Fault {
     /// On the mirrored side it kills the reply to the same probe (the requests pass).
     #[serde(default)]
     pub reply: bool,
-    /// Step that succeeds only while the fault is there: for one that kills no packet of the probe.
-    pub proof: Option<String>,
+    /// The mirrored side can have it too.
+    #[serde(default = "yes")]
+    pub mirrors: bool,
+    /// Kernel parameter that must exist and be writable in a namespace.
+    pub writable: Option<String>,
+    /// Steps that succeed only while the fault is there: for one that kills no packet of the probe.
+    #[serde(default)]
+    pub proof: Vec<String>,
     /// What to send.
     #[serde(default)]
     pub probe: Probe,
@@ -71,6 +74,8 @@ pub struct Probe {
     pub src: String,
     /// Destination endpoint, or an address.
     pub dst: String,
+    /// Nothing is sent: the fault's own traffic is watched.
+    pub passive: bool,
     /// `icmp`, `tcp`, `udp`.
     #[serde(deserialize_with = "proto")]
     pub proto: crate::probe::Proto,
@@ -91,6 +96,7 @@ impl Default for Probe {
         Self {
             src: "A.a".to_owned(),
             dst: "B.b".to_owned(),
+            passive: false,
             proto: crate::probe::Proto::Icmp,
             port: None,
             count: 3,
@@ -160,6 +166,10 @@ fn proto<'de, D: serde::Deserializer<'de>>(from: D) -> Result<crate::probe::Prot
 
 fn every_backend() -> Vec<super::super::Backend> {
     <super::super::Backend as clap::ValueEnum>::value_variants().to_vec()
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn every_family() -> Vec<u8> {
@@ -237,7 +247,7 @@ mod tests {
                 fault.expected.status.iter().all(|status| {
                     matches!(status, Status::Dropped | Status::Rejected | Status::Lost)
                 });
-            assert!(kills || fault.proof.is_some(), "{}", fault.name);
+            assert!(kills || !fault.proof.is_empty(), "{}", fault.name);
         }
     }
 }
