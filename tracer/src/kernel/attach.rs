@@ -19,9 +19,9 @@ const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 /// What the names of the hop programs begin with.
 const HOP: &str = "hop_";
 
-/// Whether a program of this name is one of these, whichever podtrace attached it.
+/// Whether a program, or a filter, of this name is one of these, whichever podtrace attached it.
 pub(crate) fn is_own_program(name: &str) -> bool {
-    name.starts_with(HOP)
+    name.starts_with(HOP) || name.starts_with(clsact::PREFIX)
 }
 
 /// What became of attaching.

@@ -25,7 +25,7 @@ use crate::netns::{NETNS_DIR, Netns};
 use tc::{Parent, Tc};
 
 /// What the names of podtrace's filters begin with.
-const PREFIX: &str = "podtrace/";
+pub(super) const PREFIX: &str = "podtrace/";
 /// How the name goes on when the qdisc is podtrace's too.
 const OWN_QDISC: &str = "/qdisc";
 /// Name of the map whose id tells who owns a filter; the kernel keeps 15 bytes of it.
