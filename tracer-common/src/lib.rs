@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Address pairs the kernel-side filter can hold for each IP version.
-pub const MAX_PAIRS: usize = 4;
+pub const MAX_PAIRS: usize = 8;
 /// UDP destination ports the kernel side takes for VXLAN (one per differing device on the path).
 pub const MAX_VXLAN_PORTS: usize = 4;
 /// Namespaces in which hop programs can be told apart; see [`HopHeader::slot`].
@@ -108,6 +108,8 @@ pub struct Config {
     pub proto: u32,
     /// Port (either end) of the flow, network byte order; 0: all.
     pub port: u32,
+    /// The port that `port` is translated to, network byte order; 0: none. Only with `port`.
+    pub port_behind: u32,
     /// UDP destination ports of the VXLAN devices, network byte order.
     pub vxlan_port: [u32; MAX_VXLAN_PORTS],
     /// IPv4 addresses of the two ends, network byte order.

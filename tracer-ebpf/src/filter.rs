@@ -94,13 +94,16 @@ fn byte(word: u32, index: u32) -> u32 {
 
 #[inline(always)]
 fn pair4(a: u32, b: u32) -> bool {
+    let pairs = config!(pairs4);
     let mut i = 0;
     while i < MAX_PAIRS {
-        if (i as u32) < config!(pairs4) {
-            let (x, y) = (config!(pair4[i][0]), config!(pair4[i][1]));
-            if (a == x && b == y) || (a == y && b == x) {
-                return true;
-            }
+        // Known to the verifier, which removes everything behind the last pair in use.
+        if i as u32 >= pairs {
+            return false;
+        }
+        let (x, y) = (config!(pair4[i][0]), config!(pair4[i][1]));
+        if (a == x && b == y) || (a == y && b == x) {
+            return true;
         }
         i += 1;
     }
@@ -117,18 +120,20 @@ fn same6(words: &[u32], at: usize, i: usize, side: usize) -> bool {
 
 #[inline(always)]
 fn pair6(head: &Head6) -> bool {
+    let pairs = config!(pairs6);
     let mut i = 0;
     while i < MAX_PAIRS {
-        if (i as u32) < config!(pairs6) {
-            // The last word differs between almost any two addresses: look there first.
-            let (s, d) = (head[5], head[9]);
-            let (x, y) = (config!(pair6[i][0][3]), config!(pair6[i][1][3]));
-            if s == x && d == y && same6(head, 2, i, 0) && same6(head, 6, i, 1) {
-                return true;
-            }
-            if s == y && d == x && same6(head, 2, i, 1) && same6(head, 6, i, 0) {
-                return true;
-            }
+        if i as u32 >= pairs {
+            return false;
+        }
+        // The last word differs between almost any two addresses: look there first.
+        let (s, d) = (head[5], head[9]);
+        let (x, y) = (config!(pair6[i][0][3]), config!(pair6[i][1][3]));
+        if s == x && d == y && same6(head, 2, i, 0) && same6(head, 6, i, 1) {
+            return true;
+        }
+        if s == y && d == x && same6(head, 2, i, 1) && same6(head, 6, i, 0) {
+            return true;
         }
         i += 1;
     }
@@ -168,7 +173,12 @@ fn wanted(proto: u32, icmp_error: bool, ports: u32, ports_known: bool) -> bool {
     if proto != PROTO_TCP && proto != PROTO_UDP {
         return false;
     }
-    !ports_known || (ports & 0xffff) == port || (ports >> 16) == port
+    let (source, destination) = (ports & 0xffff, ports >> 16);
+    if !ports_known || source == port || destination == port {
+        return true;
+    }
+    let behind = config!(port_behind);
+    behind != 0 && (source == behind || destination == behind)
 }
 
 /// ICMP types that quote a packet (RFC 792).

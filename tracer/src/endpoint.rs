@@ -34,6 +34,8 @@ pub struct Resolved {
     pub pod_netns: Netns,
     /// The node it is on.
     pub node: NodeHandle,
+    /// The node that translates a service address to it.
+    pub translator: Option<NodeHandle>,
 }
 
 /// Why an end cannot be found.
@@ -216,18 +218,20 @@ pub fn pod(node: &Node, pod: &Pod) -> Result<Resolved, EndpointError> {
             pod: Some(pod.name.clone()),
             ips,
             netns_inum: pod_netns.inum(),
+            service: None,
         },
         pod_netns,
         node: NodeHandle { name: node.name.clone(), netns },
+        translator: None,
     })
 }
 
-/// Refuses a trace from a pod to itself.
+/// Refuses a trace from a pod to itself, unless it goes through a service.
 ///
 /// # Errors
 /// When both ends are the same pod, or the same node's own namespace.
 pub fn distinct(src: &Resolved, dst: &Resolved) -> Result<(), EndpointError> {
-    if src.pod_netns.inum() != dst.pod_netns.inum() {
+    if src.pod_netns.inum() != dst.pod_netns.inum() || dst.end.service.is_some() {
         return Ok(());
     }
     let what = match (&src.end.pod, src.pod_netns.inum() == src.node.netns.inum()) {

@@ -22,4 +22,5 @@ pub mod netns;
 pub mod probe;
 pub mod record;
 pub mod report;
+pub mod service;
 pub mod session;

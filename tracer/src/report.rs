@@ -80,6 +80,22 @@ pub struct EndReport {
     pub pod: Option<String>,
     /// Addresses.
     pub ips: Vec<String>,
+    /// The service address (and port) through which it is reached: `10.96.0.10:80`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
+impl EndReport {
+    /// `B.b`, `B.b via service 10.96.0.10:80`.
+    pub fn title(&self) -> String {
+        match &self.service {
+            Some(service) if *service != self.name => {
+                format!("{} via service {service}", self.name)
+            }
+            Some(service) => format!("service {service}"),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// Overall or per-direction result.

@@ -13,6 +13,7 @@ use crate::inventory::Inventory;
 use crate::model::End;
 use crate::probe::Proto;
 use crate::record::Target;
+use crate::service::{self, Destination};
 use crate::session::{Finished, Session, Spec};
 
 /// How often the progress line is drawn.
@@ -37,7 +38,13 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     }
     let inventory = Inventory::load(args.inventory.as_deref())?;
     let src = endpoint::resolve(src, inventory.as_ref())?;
-    let dst = endpoint::resolve(dst, inventory.as_ref())?;
+    let flow = service::Flow {
+        proto: args.probe.or(args.proto).map(Proto::number),
+        port: args.port,
+        probe: args.probe.is_some(),
+    };
+    let Destination { resolved: dst, notes } =
+        service::destination(dst, &src, flow, inventory.as_ref())?;
     endpoint::distinct(&src, &dst)?;
     privileges::check()?;
     // Checked before the trace, so that a long one is not lost at its end.
@@ -63,6 +70,7 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
         session.record_to(target, command.collect())?;
     }
+    say(notes);
     say(session.notices());
     if args.probe.is_none() {
         let topology = session.topology();

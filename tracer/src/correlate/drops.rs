@@ -58,13 +58,15 @@ impl Correlator {
             Body::Ip(_) | Body::Neighbor(_) => return self.stray(drop),
             Body::Other(_) => return,
         };
-        let Some(direction) = direction(&self.ends, &ip.src, &ip.dst) else {
+        self.learn_port(ip, event);
+        let ip = self.aliases.canonical(ip);
+        let Some(direction) = direction(&self.ends, &ip) else {
             return self.stray(drop);
         };
         // A sender's own refusal (an output rule, a neighbour that does not answer, a queue) comes
         // before the first station: that packet's journey is the drop alone.
         let unsent = self.plan.is_origin_netns(direction, event.netns_inum);
-        let shares = match identify(direction, ip, event) {
+        let shares = match identify(direction, &ip, event) {
             Identity::Segment(item) => {
                 let shares = self.segments_dropped(&item, event);
                 if shares.is_empty() && unsent {

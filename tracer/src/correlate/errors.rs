@@ -34,13 +34,17 @@ impl Correlator {
     /// An ICMP error came by.
     pub(super) fn see_error(&mut self, event: &Event, error: &Ip) {
         let L4::IcmpError { kind, code, quoted, quoted_outer, .. } = &error.l4 else { return };
+        let carried = self.aliases.canonical(error);
         let key = ErrorKey {
-            src: error.src,
-            dst: error.dst,
+            src: carried.src,
+            dst: carried.dst,
             id: error.id,
             kind: *kind,
             code: *code,
-            quoted: quoted.as_deref().map(|q| (q.src, q.dst, q.id, Discriminator::of(&q.l4))),
+            quoted: quoted.as_deref().map(|q| {
+                let own = self.aliases.canonical(q);
+                (own.src, own.dst, own.id, Discriminator::of(&own.l4))
+            }),
         };
         if self.errors.seen.len() >= MAX_SEEN {
             self.errors.seen.clear();
@@ -69,7 +73,8 @@ impl Correlator {
 
     /// The journey of a quoted packet.
     fn quoted(&self, quoted: &Ip) -> Option<u64> {
-        let direction = direction(&self.ends, &quoted.src, &quoted.dst)?;
+        let quoted = &*self.aliases.canonical(quoted);
+        let direction = direction(&self.ends, quoted)?;
         let flow = flow_of(direction, quoted);
         let quote = Discriminator::of(&quoted.l4);
         if quoted.proto == TCP

@@ -7,16 +7,24 @@ use crate::model::{Body, Direction, End, Event, Fragment, Ip, L4, Packet, Topolo
 /// IP protocol number of TCP (IANA).
 pub(super) const TCP: u8 = 6;
 
-/// Which way the addresses say a packet goes. The source decides; where NAT has rewritten it, the
-/// destination still does.
-pub(super) fn direction(topology: &Ends, src: &IpAddr, dst: &IpAddr) -> Option<Direction> {
-    if topology.src.contains(src) {
+/// Which way a packet goes by its addresses, which are the ends' own. The source decides; where it is
+/// neither's, the destination still does.
+pub(super) fn direction(ends: &Ends, ip: &Ip) -> Option<Direction> {
+    if let Some(port) = ends.answers_from {
+        let answer = match ip.l4 {
+            L4::Tcp { sport, .. } | L4::Udp { sport, .. } => sport == port,
+            _ => false,
+        };
+        let own = ends.src.contains(&ip.src) || ends.dst.contains(&ip.dst);
+        return own.then_some(if answer { Direction::Reply } else { Direction::Forward });
+    }
+    if ends.src.contains(&ip.src) {
         Some(Direction::Forward)
-    } else if topology.dst.contains(src) {
+    } else if ends.dst.contains(&ip.src) {
         Some(Direction::Reply)
-    } else if topology.dst.contains(dst) {
+    } else if ends.dst.contains(&ip.dst) {
         Some(Direction::Forward)
-    } else if topology.src.contains(dst) {
+    } else if ends.src.contains(&ip.dst) {
         Some(Direction::Reply)
     } else {
         None
@@ -28,12 +36,18 @@ pub(super) fn direction(topology: &Ends, src: &IpAddr, dst: &IpAddr) -> Option<D
 pub(super) struct Ends {
     src: Vec<IpAddr>,
     dst: Vec<IpAddr>,
+    /// Where a pod talks to itself through a service, the port that answers: addresses say nothing.
+    answers_from: Option<u16>,
 }
 
 impl Ends {
     pub fn of(topology: &Topology) -> Self {
         let ips = |end: &Option<End>| end.as_ref().map_or_else(Vec::new, |e| e.ips.clone());
-        Self { src: ips(&topology.src), dst: ips(&topology.dst) }
+        let (src, dst) = (ips(&topology.src), ips(&topology.dst));
+        let service = topology.dst.as_ref().and_then(|e| e.service.as_ref());
+        let same = src.iter().any(|ip| dst.contains(ip));
+        let answers_from = service.filter(|_| same).and_then(|s| s.target_port.or(s.port));
+        Self { src, dst, answers_from }
     }
 }
 

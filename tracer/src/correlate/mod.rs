@@ -3,13 +3,15 @@
 //! Events enter in (nearly) time order through [`Correlator::push`]; a [`Trace`] leaves through
 //! [`Correlator::finish`]. A packet is recognised by what no hop changes ([`identity`]): datagrams as
 //! a whole or by the ranges of their fragments ([`datagram`]), TCP payload by its place in the
-//! stream ([`stream`]), so that splitting and merging on the way does not matter. Journeys are
+//! stream ([`stream`]), so that splitting and merging on the way does not matter. What address
+//! translation changes is put back first ([`alias`]). Journeys are
 //! matched against while they are [`live`], judged by [`outcome`], kept in a bounded [`archive`] and
 //! counted in [`stats`].
 //!
 //! Memory is bounded on endless traces: finished journeys beyond [`Limits::keep_journeys`] are folded
 //! into counts, everything remembered about the past has a limit of its own.
 
+mod alias;
 mod archive;
 mod datagram;
 mod drops;
@@ -30,6 +32,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 
+use alias::Aliases;
 use archive::{Archive, Bench};
 use datagram::Datagrams;
 use drops::Resets;
@@ -93,6 +96,7 @@ fn side(direction: Direction) -> usize {
 #[derive(Debug)]
 pub struct Correlator {
     ends: Ends,
+    aliases: Aliases,
     plan: Plan,
     limits: Limits,
     window: Window,
@@ -118,6 +122,7 @@ impl Correlator {
     pub fn new(topology: &Topology, limits: Limits) -> Self {
         Self {
             ends: Ends::of(topology),
+            aliases: Aliases::of(topology),
             plan: Plan::of(topology),
             limits,
             window: Window { armed_ns: 0, closed_ns: None, end_ns: u64::MAX },
@@ -230,8 +235,10 @@ impl Correlator {
             Body::Neighbor(neighbor) => self.neighbors.see(event, neighbor),
             Body::Ip(ip) if matches!(ip.l4, L4::IcmpError { .. }) => self.see_error(event, ip),
             Body::Ip(ip) => {
-                let Some(direction) = direction(&self.ends, &ip.src, &ip.dst) else { return };
-                match identify(direction, ip, event) {
+                self.learn_port(ip, event);
+                let ip = self.aliases.canonical(ip);
+                let Some(direction) = direction(&self.ends, &ip) else { return };
+                match identify(direction, &ip, event) {
                     Identity::Datagram(item) => self.see_datagram(point, &item, event),
                     Identity::Segment(item) => self.see_segment(point, &item, event),
                 }

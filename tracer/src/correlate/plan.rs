@@ -26,6 +26,8 @@ struct Way {
     netns: HashSet<u32>,
     /// Stations in the destination's namespace.
     end_stations: HashSet<u16>,
+    /// There is somebody to arrive at.
+    arrives: bool,
 }
 
 impl Plan {
@@ -65,6 +67,9 @@ impl Plan {
     /// the way into any interface of the destination.
     pub fn is_final(&self, direction: Direction, point: Point) -> bool {
         let way = self.way(direction);
+        if !way.arrives {
+            return false;
+        }
         match way.path.last() {
             Some(last) => *last == point,
             None => point.hook == Hook::Ingress && way.end_stations.contains(&point.station.0),
@@ -111,6 +116,7 @@ impl Way {
         let netns_of =
             |point: Option<&Point>| point.map(|p| topology.station(p.station).netns_inum);
         let told = |end: &Option<crate::model::End>| end.as_ref().map_or(0, |e| e.netns_inum);
+        let arrives = end.as_ref().is_none_or(crate::model::End::exists);
         let end_netns = netns_of(path.last()).unwrap_or_else(|| told(end));
         Self {
             origin_netns: netns_of(path.first()).unwrap_or_else(|| told(origin)),
@@ -123,6 +129,7 @@ impl Way {
                 .collect(),
             positions,
             path,
+            arrives,
         }
     }
 }

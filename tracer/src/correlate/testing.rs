@@ -62,6 +62,7 @@ fn end(name: &str, node: &str, pod: &str, ips: &[&str], netns: u32) -> Option<En
         pod: Some(pod.into()),
         ips: ips.iter().map(|i| ip(i)).collect(),
         netns_inum: netns,
+        service: None,
     })
 }
 
@@ -118,6 +119,7 @@ pub(crate) fn cross_node() -> Topology {
         },
         vxlan_ports: vec![8472],
         gaps: Vec::new(),
+        aliases: Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::verdict::Counts;
 use crate::expect::audit::WalkReport;
 use crate::model::{
     Body, Direction, End, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names, Outcome,
-    Packet, Point, Topology,
+    Packet, Point, Service, Topology,
 };
 use crate::report::{
     DirectionReport, DropReport, EndReport, HeaderReport, HopReport, HopSummary, IcmpReport,
@@ -26,12 +26,14 @@ pub(super) fn end(end: Option<&End>) -> EndReport {
             node: end.node.clone(),
             pod: end.pod.clone(),
             ips: end.ips.iter().map(ToString::to_string).collect(),
+            service: end.service.as_ref().map(Service::address),
         },
         None => EndReport {
             name: "unknown".to_owned(),
             node: String::new(),
             pod: None,
             ips: Vec::new(),
+            service: None,
         },
     }
 }

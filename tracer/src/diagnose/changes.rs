@@ -45,12 +45,10 @@ fn outer_changes(names: &Names, before: &Outer, after: &Outer, list: &mut Vec<St
 
 fn ip_changes(names: &Names, before: &Ip, after: &Ip, list: &mut Vec<String>) {
     change("TTL", before.ttl, after.ttl, list);
-    ip_change(names, "src IP", &before.src, &after.src, list);
-    ip_change(names, "dst IP", &before.dst, &after.dst, list);
-    if let (Some(before), Some(after)) = (ports(&before.l4), ports(&after.l4)) {
-        change("src port", before.0, after.0, list);
-        change("dst port", before.1, after.1, list);
-    }
+    let (old, new) = (ports(&before.l4), ports(&after.l4));
+    let pair = |side: fn((u16, u16)) -> u16| old.map(side).zip(new.map(side));
+    translation(names, "src", (&before.src, &after.src), pair(|p| p.0), list);
+    translation(names, "dst", (&before.dst, &after.dst), pair(|p| p.1), list);
     change("ECN", before.ecn, after.ecn, list);
 }
 
@@ -73,6 +71,26 @@ fn ethernet_changes(
 fn ip_change(names: &Names, what: &str, before: &IpAddr, after: &IpAddr, list: &mut Vec<String>) {
     if before != after {
         list.push(format!("{what} {} → {}", ip_name(names, before), ip_name(names, after)));
+    }
+}
+
+/// What address translation did to one end: `dst service.ip:80 → B.b.ip:8080`.
+fn translation(
+    names: &Names,
+    what: &str,
+    (before, after): (&IpAddr, &IpAddr),
+    ports: Option<(u16, u16)>,
+    list: &mut Vec<String>,
+) {
+    match ports {
+        Some((old, new)) if before != after => {
+            let (before, after) = (ip_name(names, before), ip_name(names, after));
+            list.push(format!("{what} {before}:{old} → {after}:{new}"));
+        }
+        _ => ip_change(names, &format!("{what} IP"), before, after, list),
+    }
+    if let Some((old, new)) = ports.filter(|_| before == after) {
+        change(&format!("{what} port"), old, new, list);
     }
 }
 

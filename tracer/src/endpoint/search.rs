@@ -124,7 +124,14 @@ pub(super) fn by_address(
     inventory: Option<&Inventory>,
 ) -> Result<Resolved, EndpointError> {
     let all = all();
-    let found = holders(ip, &all)?;
+    let mut found = holders(ip, &all)?;
+    if let (true, Some(inventory)) = (found.len() > 1, inventory) {
+        // Who names namespaces means those.
+        let known: HashSet<u32> = facts::namespaces_of(inventory).map(|n| n.inum()).collect();
+        if found.iter().any(|n| known.contains(&n.inum())) {
+            found.retain(|n| known.contains(&n.inum()));
+        }
+    }
     let netns = match found.as_slice() {
         [] => return Err(EndpointError::Address(ip)),
         [one] => *one,
@@ -165,9 +172,11 @@ pub(super) fn by_address(
             pod: pod.map(|(_, pod)| pod.name.clone()),
             ips: vec![ip],
             netns_inum: netns.inum(),
+            service: None,
         },
         pod_netns: netns.clone(),
         node,
+        translator: None,
     })
 }
 

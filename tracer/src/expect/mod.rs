@@ -12,6 +12,7 @@ mod plan;
 mod roles;
 #[cfg(test)]
 mod tests;
+pub mod translate;
 pub mod walk;
 
 use std::collections::BTreeSet;
@@ -148,6 +149,7 @@ pub fn topology(facts: &PathFacts, family: Family) -> Result<Topology, ExpectErr
         ..Topology::default()
     };
     let mut gaps = BTreeSet::new();
+    topology.aliases = translate::aliases(facts, family);
     topology.forward = plan::plan(facts, &topology, family, Direction::Forward, &mut gaps);
     topology.reply = plan::plan(facts, &topology, family, Direction::Reply, &mut gaps);
     topology.gaps.extend(gaps);

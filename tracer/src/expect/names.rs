@@ -17,6 +17,9 @@ pub(super) fn names(facts: &PathFacts, classified: &[Classified<'_>]) -> Names {
     name_links(&mut names, stations);
     name_pods(&mut names, facts);
     name_links(&mut names, others);
+    if let Some(service) = &facts.dst.service {
+        put(&mut names.ip, service.ip, || "service.ip".to_owned());
+    }
     names
 }
 

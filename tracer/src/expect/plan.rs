@@ -26,7 +26,12 @@ pub(super) fn plan(
     };
     let planner = Planner { facts, topology, family };
     let mut way = Way { topology, points: Vec::new() };
-    if from.node.facts.inum == to.node.facts.inum {
+    let via = facts.translator();
+    if let Some(via) = via.as_ref().and_then(|via| Side::new(facts, family, via))
+        && planner.goes_through(&via, direction)
+    {
+        planner.through(&from, &via, &to, &mut way, gaps);
+    } else if from.node.facts.inum == to.node.facts.inum {
         planner.within_node(&from, &to, &mut way);
     } else {
         way.leave_pod(&from);
@@ -54,7 +59,17 @@ impl<'a> Side<'a> {
     }
 
     pub(super) fn bridge(&self) -> Option<&'a Link> {
-        self.attachment.and_then(|a| a.bridge)
+        match self.attachment {
+            Some(attachment) => attachment.bridge,
+            // Behind the bridge there is nobody, but that is where packets would go.
+            None if self.is_gone() => self.node.facts.bridge_of(self.ip),
+            None => None,
+        }
+    }
+
+    /// A pod that should be there, and is not.
+    fn is_gone(&self) -> bool {
+        self.end.service.as_ref().is_some_and(|s| s.dead)
     }
 }
 
@@ -109,17 +124,56 @@ struct Planner<'a> {
     family: Family,
 }
 
+/// Whether bridged packets pass netfilter on a node (br_netfilter).
+fn filters_bridged(node: &Space, family: Family) -> bool {
+    let name = match family {
+        Family::V4 => "net.bridge.bridge-nf-call-iptables",
+        Family::V6 => "net.bridge.bridge-nf-call-ip6tables",
+    };
+    node.facts.sysctl_number(name).is_some_and(|n| n != 0)
+}
+
 impl<'a> Planner<'a> {
+    /// Whether packets of a direction go through another node that translates: answers do only
+    /// where it has put itself in the place of the source.
+    fn goes_through(&self, via: &Side<'_>, direction: Direction) -> bool {
+        let own = |ip| via.node.facts.holder(ip).is_some();
+        direction == Direction::Forward
+            || self.topology.aliases.iter().any(|a| a.source && own(a.ip))
+    }
+
+    fn through(
+        &self,
+        from: &Side<'a>,
+        via: &Side<'a>,
+        to: &Side<'a>,
+        way: &mut Way<'_>,
+        gaps: &mut BTreeSet<String>,
+    ) {
+        way.leave_pod(from);
+        if from.node.facts.inum != via.node.facts.inum {
+            self.between_nodes(from, via, way, gaps);
+        }
+        if via.node.facts.inum != to.node.facts.inum {
+            self.between_nodes(via, to, way, gaps);
+        }
+        way.enter_pod(to);
+    }
+
     fn within_node(&self, from: &Side<'_>, to: &Side<'_>, way: &mut Way<'_>) {
         let same_bridge = match (from.bridge(), to.bridge()) {
             (Some(a), Some(b)) => a.index == b.index,
             _ => false,
         };
         // A pod that sends to a neighbour through its gateway makes the node route.
-        let through_gateway = from
-            .pod
-            .and_then(|pod| pod.facts.way_to(to.ip))
-            .is_some_and(|(_, hit)| hit.gateway.is_some());
+        let through_gateway = match &to.end.service {
+            // The bridge translates, and sends on to the port itself, where it is told to.
+            Some(_) => to.pod.is_none() || !filters_bridged(from.node, self.family),
+            None => from
+                .pod
+                .and_then(|pod| pod.facts.way_to(to.ip))
+                .is_some_and(|(_, hit)| hit.gateway.is_some()),
+        };
         if same_bridge && !through_gateway {
             way.leave_pair(from);
             way.enter_pair(to);

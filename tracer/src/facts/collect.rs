@@ -115,7 +115,7 @@ impl Reader {
 
 /// Every namespace that the inventory names on this machine: ids can be resolved only to
 /// namespaces that are held open. What does not open is not there, and nothing can lead to it.
-fn inventory_namespaces(inventory: &Inventory) -> impl Iterator<Item = Netns> {
+pub(crate) fn namespaces_of(inventory: &Inventory) -> impl Iterator<Item = Netns> {
     inventory.nodes.iter().flat_map(|node| {
         let own = match &node.place {
             Place::Netns(name) => Some(name),
@@ -142,7 +142,10 @@ pub fn collect(
         reader.know(&end.node.netns);
         reader.know(&end.pod_netns);
     }
-    for netns in inventory.into_iter().flat_map(inventory_namespaces) {
+    if let Some(node) = &dst.translator {
+        reader.know(&node.netns);
+    }
+    for netns in inventory.into_iter().flat_map(namespaces_of) {
         reader.know(&netns);
     }
     let mut gaps = Vec::new();
@@ -151,6 +154,9 @@ pub fn collect(
         let name = end.end.pod.as_deref().unwrap_or(&end.end.name);
         let pod = Some((name, end.end.ips.as_slice()));
         reader.read(&end.pod_netns, SpaceKind::Pod, &end.node.name, pod)?;
+    }
+    if let Some(node) = &dst.translator {
+        reader.read(&node.netns, SpaceKind::Node, &node.name, None)?;
     }
     if let Some(inventory) = inventory {
         reader.read_wires(inventory, &mut gaps);
@@ -259,16 +265,25 @@ fn ask(facts: &mut PathFacts, namespaces: &HashMap<u32, Netns>) -> Result<(), Fa
     Ok(())
 }
 
-/// From one end to the other, in both directions and every family that both have.
-fn flows(facts: &PathFacts) -> Vec<(&End, IpAddr, &End, IpAddr)> {
+/// From one end to the other, in both directions and every family that both have; also to and from
+/// another node that translates on the way.
+fn flows(facts: &PathFacts) -> Vec<(End, IpAddr, End, IpAddr)> {
     let mut flows = Vec::new();
-    for (from, to) in [(&facts.src, &facts.dst), (&facts.dst, &facts.src)] {
-        for v6 in [false, true] {
-            let of = |end: &End| end.ips.iter().copied().find(|ip| ip.is_ipv6() == v6);
-            if let (Some(source), Some(target)) = (of(from), of(to)) {
-                flows.push((from, source, to, target));
+    let (src, dst) = (&facts.src, &facts.dst);
+    let mut add = |a: &End, b: &End| {
+        for (from, to) in [(a, b), (b, a)] {
+            for v6 in [false, true] {
+                let of = |end: &End| end.ips.iter().copied().find(|ip| ip.is_ipv6() == v6);
+                if let (Some(source), Some(target)) = (of(from), of(to)) {
+                    flows.push((from.clone(), source, to.clone(), target));
+                }
             }
         }
+    };
+    add(src, dst);
+    if let Some(via) = facts.translator() {
+        add(src, &via);
+        add(&via, dst);
     }
     flows
 }
@@ -282,7 +297,7 @@ fn first(facts: &PathFacts, space: &Space) -> Vec<RouteQuery> {
                 queries.push(RouteQuery::to(target));
             }
             SpaceKind::Node if space.node == from.node => {
-                let entry = facts.pod(from).and_then(|p| attachment(p, space).entry());
+                let entry = facts.pod(&from).and_then(|p| attachment(p, space).entry());
                 if let Some(iif) = entry {
                     let (src, iif) = (Some(source), Some(iif));
                     queries.push(RouteQuery { dst: target, src, iif, oif: None });

@@ -4,6 +4,7 @@
 //! waiting for them takes longest.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 
 use super::types::{Gap, NetnsFacts};
@@ -25,6 +26,21 @@ pub(super) fn read(facts: &mut PathFacts, namespaces: &HashMap<u32, Netns>) {
             });
         }
     });
+}
+
+/// What decides on address translation for packets of these addresses: links and addresses, packet
+/// filters, tracked connections.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the kernel gives no netlink socket there.
+pub fn translations(netns: &Netns, of: &[IpAddr]) -> io::Result<NetnsFacts> {
+    let mut facts = super::snapshot(netns, &[])?;
+    netns.run(|| {
+        proc::read(&mut facts);
+        tracking::read(&mut facts, of);
+        firewall::read(&mut facts);
+    })?;
+    Ok(facts)
 }
 
 /// On a thread inside the namespace.

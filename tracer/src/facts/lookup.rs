@@ -26,6 +26,12 @@ impl NetnsFacts {
         self.link(address.ifindex)
     }
 
+    /// The bridge whose network an address is of.
+    pub fn bridge_of(&self, ip: IpAddr) -> Option<&Link> {
+        let around = self.addresses.iter().filter(|a| a.net.contains(&ip));
+        around.filter_map(|a| self.link(a.ifindex)).find(|l| l.is("bridge"))
+    }
+
     /// The other end of a pair: namespace inode and interface index.
     pub fn peer(&self, link: &Link) -> Option<(u32, u32)> {
         let index = link.linked.filter(|_| link.is_pair())?;

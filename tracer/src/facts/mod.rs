@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub use attach::{Attachment, attachment};
 pub use collect::{Collected, FactsError, collect, recollect, survey};
-pub(crate) use collect::{is_link_local, underlay};
+pub(crate) use collect::{is_link_local, namespaces_of, underlay};
+pub use deep::translations;
 pub use diff::{Change, Difference, Entry, RulePlace, diff};
 pub use firewall::Firewall;
 pub use traffic::{
@@ -117,6 +118,21 @@ impl PathFacts {
     /// The own namespace of a node.
     pub fn node(&self, name: &str) -> Option<&Space> {
         self.spaces.iter().find(|s| s.kind == SpaceKind::Node && s.node == name)
+    }
+
+    /// The node other than the source's at which packets to a service are translated, as an end;
+    /// its address is the service's.
+    pub fn translator(&self) -> Option<End> {
+        let service = self.dst.service.as_ref()?;
+        let node = self.node(&service.translator).filter(|n| n.node != self.src.node)?;
+        Some(End {
+            name: node.node.clone(),
+            node: node.node.clone(),
+            pod: None,
+            ips: vec![service.ip],
+            netns_inum: node.facts.inum,
+            service: None,
+        })
     }
 
     /// The namespace of an end's pod; `None` for an end that lives in its node's own namespace.

@@ -89,6 +89,7 @@ fn fill_filter(
     }
     config.proto = filter.proto.map_or(0, u32::from);
     config.port = filter.port.map_or(0, |p| p.to_be().into());
+    config.port_behind = filter.port_behind.map_or(0, |p| p.to_be().into());
     config.snaplen = filter.snaplen.map_or(0, u32::from);
     Ok(())
 }
@@ -249,6 +250,6 @@ mod tests {
         let error = fill_filter(&mut Config::new_zeroed(), &filter, &Topology::default(), &[])
             .unwrap_err()
             .to_string();
-        assert_eq!(error, "5 IPv4 address pairs on the path; the kernel filter holds at most 4");
+        assert_eq!(error, "9 IPv4 address pairs on the path; the kernel filter holds at most 8");
     }
 }

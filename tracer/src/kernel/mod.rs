@@ -41,6 +41,8 @@ pub struct Filter {
     pub proto: Option<u8>,
     /// TCP or UDP port at either end; `None`: all.
     pub port: Option<u16>,
+    /// The port to which a node translates `port`.
+    pub port_behind: Option<u16>,
     /// UDP ports of the VXLAN devices on the path.
     pub vxlan_ports: Vec<u16>,
     /// Addresses whose ARP and neighbour discovery is of interest.

@@ -24,10 +24,11 @@ use crate::expect::{self, Family};
 use crate::facts::{self, Collected, PathFacts};
 use crate::inventory::Inventory;
 use crate::kernel::{Capture, Filter, Options, monotonic_ns};
-use crate::model::{Direction, End, Loss, Observation, Topology};
+use crate::model::{Alias, Direction, End, Loss, Observation, Topology};
 use crate::probe::{self, Probe, ProbeHandle};
 use crate::record::{Recorder, StageKind, Summary};
 use crate::report::Report;
+use tracer_common::MAX_PAIRS;
 
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
 
@@ -293,9 +294,11 @@ impl Session {
     fn template(&self) -> Result<Probe> {
         let (family, topology) = &self.paths[0];
         let address = |end: &Option<End>| end.as_ref().and_then(|e| family.first(e));
-        let (Some(src), Some(dst)) = (address(&topology.src), address(&topology.dst)) else {
+        let (Some(src), Some(own)) = (address(&topology.src), address(&topology.dst)) else {
             anyhow::bail!("no address to send from or to");
         };
+        let service = topology.dst.as_ref().and_then(|e| e.service.as_ref());
+        let dst = service.map_or(own, |service| service.ip);
         Ok(Probe {
             proto: probe::Proto::Icmp,
             src,
@@ -508,11 +511,24 @@ fn filter(spec: &Spec, facts: &PathFacts, paths: &[(Family, Arc<Topology>)]) -> 
             let ips = end.as_ref().map(|e| e.ips.clone()).unwrap_or_default();
             ips.into_iter().filter(|ip| Family::of(ip) == *family).collect::<Vec<_>>()
         };
-        for a in ips(&topology.src) {
-            for b in ips(&topology.dst) {
-                filter.pairs.push((a, b));
+        let (sources, destinations) = (ips(&topology.src), ips(&topology.dst));
+        let aliases = |source: bool| {
+            topology.aliases.iter().filter(move |a| a.source == source).map(|a| a.ip)
+        };
+        let mut pairs = Vec::new();
+        for a in sources.iter().copied().chain(aliases(true)) {
+            for b in destinations.iter().copied().chain(aliases(false)) {
+                pairs.push((a, b));
             }
         }
+        // What translation may make of the addresses comes behind the addresses themselves: only
+        // those must fit.
+        pairs.sort_by_key(|(a, b)| !(sources.contains(a) && destinations.contains(b)));
+        pairs.truncate(MAX_PAIRS.max(sources.len() * destinations.len()));
+        filter.pairs.extend(pairs);
+        let translated =
+            |a: &Alias| a.real_port.filter(|_| a.port.is_some() && a.port == spec.port);
+        filter.port_behind = topology.aliases.iter().find_map(translated).or(filter.port_behind);
         filter.addresses.extend(expect::addresses_on_path(facts, topology));
         filter.vxlan_ports.extend(&topology.vxlan_ports);
     }

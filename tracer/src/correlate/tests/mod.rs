@@ -4,10 +4,11 @@ mod datagrams;
 mod drops;
 mod endless;
 mod streams;
+mod translated;
 
 use super::testing::*;
 use super::{Correlator, Limits};
-use crate::model::{Direction, HopStats, Journey, Outcome, Trace};
+use crate::model::{Body, Direction, HopStats, Journey, Outcome, Trace};
 
 /// Number of journeys of a direction with an outcome.
 fn count(trace: &Trace, direction: Direction, outcome: Outcome) -> u64 {

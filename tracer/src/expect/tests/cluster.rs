@@ -244,6 +244,7 @@ fn end(node: &str, pod: &str, ips: &[&str], netns_inum: u32) -> End {
         pod: Some(pod.to_owned()),
         ips: ips.iter().map(|text| ip(text)).collect(),
         netns_inum,
+        service: None,
     }
 }
 

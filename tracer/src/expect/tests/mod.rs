@@ -287,6 +287,7 @@ fn an_end_in_the_nodes_own_namespace_has_no_pod_points() {
         pod: None,
         ips: vec![ip("192.168.10.11")],
         netns_inum: NODE[1],
+        service: None,
     };
     let topology = topology(&facts, Family::V4).unwrap();
     assert_eq!(

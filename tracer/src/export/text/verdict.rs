@@ -43,7 +43,7 @@ fn headline(canvas: &mut Canvas, report: &Report) {
     }
     let head = Line::new().add(tone, format!("{mark} {}", canvas.clean(&what))).plain("  ");
     let arrow = canvas.glyphs().arrow;
-    let ends = format!("{} {arrow} {}", report.src.name, report.dst.name);
+    let ends = format!("{} {arrow} {}", report.src.name, report.dst.title());
     canvas.paragraph(head, 2, Tone::Plain, &format!("{ends}: {}", counts(report)));
 }
 

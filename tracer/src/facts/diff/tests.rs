@@ -12,7 +12,7 @@ use crate::model::End;
 
 fn end(name: &str) -> End {
     let node = "A".to_owned();
-    End { name: name.to_owned(), node, pod: None, ips: Vec::new(), netns_inum: 1 }
+    End { name: name.to_owned(), node, pod: None, ips: Vec::new(), netns_inum: 1, service: None }
 }
 
 fn path(facts: NetnsFacts) -> PathFacts {

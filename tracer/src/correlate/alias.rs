@@ -1,0 +1,122 @@
+//! Address translation: packets by the addresses of the ends, whatever they carry where they are
+//! seen.
+//!
+//! A destination is translated by a rule that the topology knows. A source is translated to an
+//! address that the topology knows and to a port that only the packets tell: the kernel's packet is
+//! still the same skb behind the translation, and its sender's number stays.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::Correlator;
+use super::live::Live;
+use crate::model::{Alias, Event, Ip, L4, Topology};
+
+/// Translated source ports remembered; beyond it they are learned anew.
+const MAX_LEARNED: usize = 65_536;
+/// An skb that was seen this long ago is another packet by now, ns.
+const SAME_SKB_NS: u64 = 100_000_000;
+
+/// A translated source: address, IP protocol, port.
+type Translated = (IpAddr, u8, u16);
+
+/// What stands for what.
+#[derive(Debug, Default)]
+pub(super) struct Aliases {
+    list: Vec<Alias>,
+    /// The source's own port behind a translated one.
+    learned: HashMap<Translated, u16>,
+}
+
+impl Aliases {
+    pub fn of(topology: &Topology) -> Self {
+        Self { list: topology.aliases.clone(), learned: HashMap::new() }
+    }
+
+    /// The packet with the ends' own addresses and ports. Not a copy where nothing is translated.
+    pub fn canonical<'p>(&self, ip: &'p Ip) -> Cow<'p, Ip> {
+        if self.list.is_empty() {
+            return Cow::Borrowed(ip);
+        }
+        let (sport, dport) = ports(&ip.l4);
+        let src = self.real(ip.proto, ip.src, sport);
+        let dst = self.real(ip.proto, ip.dst, dport);
+        if src.is_none() && dst.is_none() {
+            return Cow::Borrowed(ip);
+        }
+        let mut own = ip.clone();
+        if let Some((address, port)) = src {
+            own.src = address;
+            set_ports(&mut own.l4, port, None);
+        }
+        if let Some((address, port)) = dst {
+            own.dst = address;
+            set_ports(&mut own.l4, None, port);
+        }
+        Cow::Owned(own)
+    }
+
+    /// The end's own address behind one that a packet carries, and its port where that differs.
+    fn real(&self, proto: u8, ip: IpAddr, port: Option<u16>) -> Option<(IpAddr, Option<u16>)> {
+        // A later fragment shows no ports.
+        let fits =
+            |a: &&Alias| a.ip == ip && (port.is_none() || a.port.is_none() || a.port == port);
+        let alias = self.list.iter().find(fits)?;
+        let port = if alias.source {
+            port.and_then(|port| self.learned.get(&(ip, proto, port)).copied())
+        } else {
+            alias.real_port
+        };
+        Some((alias.real, port))
+    }
+
+    /// The translated source of a packet, when its port is not known yet.
+    fn unlearned(&self, ip: &Ip) -> Option<Translated> {
+        let port = ports(&ip.l4).0?;
+        let translated = (ip.src, ip.proto, port);
+        let known = || self.learned.contains_key(&translated);
+        (self.list.iter().any(|a| a.source && a.ip == ip.src) && !known()).then_some(translated)
+    }
+}
+
+impl Correlator {
+    /// Learns the port to which the source of this packet was translated, by its skb.
+    pub(super) fn learn_port(&mut self, ip: &Ip, event: &Event) {
+        let Some(translated) = self.aliases.unlearned(ip) else { return };
+        let own = self.aliases.canonical(ip);
+        let before = self.by_skb.get(&event.skb).and_then(|id| self.store.get(*id));
+        let same = |live: &&Live| {
+            event.time_ns.saturating_sub(live.last_ns) <= SAME_SKB_NS
+                && live.flow.src == own.src
+                && live.flow.dst == own.dst
+                && live.flow.proto == own.proto
+                && (live.stream.is_some() || live.ip_id == own.id)
+        };
+        let Some(port) = before.filter(same).map(|live| live.flow.ports.0) else { return };
+        if self.aliases.learned.len() >= MAX_LEARNED {
+            self.aliases.learned.clear();
+        }
+        self.aliases.learned.insert(translated, port);
+    }
+}
+
+/// Ports as translation sees them: an echo's identifier is both.
+fn ports(l4: &L4) -> (Option<u16>, Option<u16>) {
+    match *l4 {
+        L4::Tcp { sport, dport, .. } | L4::Udp { sport, dport, .. } => (Some(sport), Some(dport)),
+        L4::Icmp { id, .. } => (Some(id), Some(id)),
+        L4::IcmpError { .. } | L4::Other => (None, None),
+    }
+}
+
+fn set_ports(l4: &mut L4, source: Option<u16>, destination: Option<u16>) {
+    match l4 {
+        L4::Tcp { sport, dport, .. } | L4::Udp { sport, dport, .. } => {
+            *sport = source.unwrap_or(*sport);
+            *dport = destination.unwrap_or(*dport);
+        }
+        L4::Icmp { id, .. } => *id = source.or(destination).unwrap_or(*id),
+        L4::IcmpError { .. } | L4::Other => {}
+    }
+}

@@ -1,0 +1,172 @@
+//! Packets whose addresses are translated on the way.
+
+use super::*;
+use crate::model::{Alias, L4, Leads, Service, Topology, tcp_flags};
+
+/// A packet with other addresses and ports than it left with; the skb stays.
+fn as_seen(sample: &Sample, src: Option<(&str, u16)>, dst: Option<(&str, u16)>) -> Sample {
+    let mut seen = sample.clone();
+    let L4::Tcp { sport, dport, .. } = &mut seen.ip.l4 else { panic!("{:?}", seen.ip.l4) };
+    if let Some((address, port)) = src {
+        (seen.ip.src, *sport) = (ip(address), port);
+    }
+    if let Some((address, port)) = dst {
+        (seen.ip.dst, *dport) = (ip(address), port);
+    }
+    seen
+}
+
+fn destination(port: u16, real_port: u16) -> Alias {
+    Alias {
+        ip: ip("10.96.0.10"),
+        port: Some(port),
+        real: ip("10.10.1.2"),
+        real_port: Some(real_port),
+        source: false,
+    }
+}
+
+fn source(address: &str) -> Alias {
+    Alias { ip: ip(address), port: None, real: ip("10.10.0.2"), real_port: None, source: true }
+}
+
+fn translated(aliases: Vec<Alias>) -> Topology {
+    Topology { aliases, ..cross_node() }
+}
+
+const SYN: u8 = tcp_flags::SYN;
+const SYN_ACK: u8 = tcp_flags::SYN | tcp_flags::ACK;
+
+/// The pod calls 10.96.0.10:443, pod b listens on 80.
+#[test]
+fn a_destination_is_followed_across_its_translation_both_ways() {
+    let mut tape = Tape::new(translated(vec![destination(443, 80)]));
+    let syn = tcp(Direction::Forward, 7, 1000, SYN, 0);
+    let sent = as_seen(&syn, None, Some(("10.96.0.10", 443)));
+    let time = tape.walk(&sent, Direction::Forward, 0..2, ARMED);
+    let time = tape.walk(&syn, Direction::Forward, 2..12, time);
+    let answer = tcp(Direction::Reply, 8, 5000, SYN_ACK, 0);
+    let time = tape.walk(&answer, Direction::Reply, 0..9, time);
+    let back = as_seen(&answer, Some(("10.96.0.10", 443)), None);
+    tape.walk(&back, Direction::Reply, 9..12, time);
+    let trace = tape.trace(&tape.observation());
+    check(&trace);
+    assert_eq!(trace.journeys.len(), 2, "{:#?}", trace.journeys);
+    for journey in &trace.journeys {
+        assert_eq!((journey.outcome, journey.hops.len()), (Outcome::Delivered, 12));
+    }
+    // Hops keep what was there.
+    let Body::Ip(first) = &trace.journeys[0].hops[0].packet.body else { panic!() };
+    assert_eq!(first.dst, ip("10.96.0.10"));
+}
+
+/// Another port of the service address is another flow.
+#[test]
+fn other_ports_of_a_service_address_are_not_translated() {
+    let mut tape = Tape::new(translated(vec![destination(443, 80)]));
+    let syn = tcp(Direction::Forward, 7, 1000, SYN, 0);
+    let sent = as_seen(&syn, None, Some(("10.96.0.10", 22)));
+    tape.walk(&sent, Direction::Forward, 0..2, ARMED);
+    let trace = tape.trace(&tape.observation());
+    assert_eq!(only(&trace).outcome, Outcome::Lost);
+}
+
+/// Masquerading takes another address and a random port, which only the skb tells.
+#[test]
+fn a_masqueraded_source_is_followed_with_its_new_port() {
+    let mut tape = Tape::new(translated(vec![source("10.10.0.0")]));
+    let mut time = ARMED;
+    // A second connection with the same sender's numbers is not mistaken for the first.
+    for (own, taken, skb) in [(40_000, 61_001, 1), (40_001, 61_002, 2)] {
+        let mut syn = tcp(Direction::Forward, 7, 1000, SYN, 0);
+        syn.skb = skb;
+        let syn = as_seen(&syn, Some(("10.10.0.2", own)), None);
+        time = tape.walk(&syn, Direction::Forward, 0..3, time);
+        let masqueraded = as_seen(&syn, Some(("10.10.0.0", taken)), None);
+        time = tape.walk(&masqueraded, Direction::Forward, 3..12, time);
+        let answer = tcp(Direction::Reply, 8, 5000, SYN_ACK, 0);
+        let answer = as_seen(&answer, None, Some(("10.10.0.0", taken)));
+        time = tape.walk(&answer, Direction::Reply, 0..9, time);
+        let back = as_seen(&answer, None, Some(("10.10.0.2", own)));
+        time = tape.walk(&back, Direction::Reply, 9..12, time);
+    }
+    let trace = tape.trace(&tape.observation());
+    check(&trace);
+    assert_eq!(count(&trace, Direction::Forward, Outcome::Delivered), 2);
+    assert_eq!(count(&trace, Direction::Reply, Outcome::Delivered), 2);
+    assert_eq!(trace.journeys.len(), 4, "{:#?}", trace.journeys);
+}
+
+/// A pod that reaches itself through its service: only ports tell requests from answers.
+#[test]
+fn a_pod_talks_to_itself() {
+    let mut topology = same_node();
+    topology.dst.clone_from(&topology.src);
+    let own = topology.dst.as_mut().unwrap();
+    own.service = Some(Service {
+        ip: ip("10.96.0.10"),
+        port: Some(443),
+        proto: Some(6),
+        target_port: Some(80),
+        leads: Leads::Rule,
+        dead: false,
+        translator: "A".to_owned(),
+        entry: None,
+    });
+    topology.aliases =
+        vec![Alias { real: ip("10.10.0.2"), ..destination(443, 80) }, source("10.10.0.1")];
+    let mut tape = Tape::new(topology);
+    let pod = "10.10.0.2";
+    let syn = tcp(Direction::Forward, 7, 1000, SYN, 0);
+    let sent = as_seen(&syn, None, Some(("10.96.0.10", 443)));
+    let time = tape.walk(&sent, Direction::Forward, 0..2, ARMED);
+    let arrived = as_seen(&syn, Some(("10.10.0.1", 61_001)), Some((pod, 80)));
+    let time = tape.walk(&arrived, Direction::Forward, 2..4, time);
+    let answer = tcp(Direction::Reply, 8, 5000, SYN_ACK, 0);
+    let answer = as_seen(&answer, Some((pod, 80)), Some(("10.10.0.1", 61_001)));
+    let time = tape.walk(&answer, Direction::Reply, 0..2, time);
+    let back = as_seen(&answer, Some(("10.96.0.10", 443)), Some((pod, 40_000)));
+    tape.walk(&back, Direction::Reply, 2..4, time);
+    let trace = tape.trace(&tape.observation());
+    assert_eq!(count(&trace, Direction::Forward, Outcome::Delivered), 1);
+    assert_eq!(count(&trace, Direction::Reply, Outcome::Delivered), 1);
+    assert_eq!(trace.journeys.len(), 2, "{:#?}", trace.journeys);
+}
+
+/// Where nobody is, the last point that is known is not an arrival.
+#[test]
+fn nothing_arrives_where_nobody_is() {
+    let mut topology = cross_node();
+    topology.dst.as_mut().unwrap().service = Some(Service {
+        ip: ip("10.96.0.10"),
+        port: None,
+        proto: None,
+        target_port: None,
+        leads: Leads::Rule,
+        dead: true,
+        translator: "A".to_owned(),
+        entry: None,
+    });
+    topology.forward.truncate(10);
+    let mut tape = Tape::new(topology);
+    tape.cross(&ping(Direction::Forward, 1, 7), Direction::Forward, ARMED);
+    let trace = tape.trace(&tape.observation());
+    assert_eq!(only(&trace).outcome, Outcome::Lost);
+}
+
+/// An ICMP error quotes the packet as it was where the error was made.
+#[test]
+fn an_error_about_a_translated_packet_finds_it() {
+    let mut tape = Tape::new(translated(vec![destination(443, 80)]));
+    let syn = tcp(Direction::Forward, 7, 1000, SYN, 0);
+    let sent = as_seen(&syn, None, Some(("10.96.0.10", 443)));
+    let time = tape.walk(&sent, Direction::Forward, 0..2, ARMED);
+    let time = tape.walk(&syn, Direction::Forward, 2..9, time);
+    let (far, near) = (tape.topology.reply[3], tape.topology.reply[11]);
+    tape.error(&syn, "10.10.1.0", 3, 1, far, time);
+    // Seen again where the quote is translated back.
+    tape.error(&sent, "10.10.1.0", 3, 1, near, time + STEP);
+    let trace = tape.trace(&tape.observation());
+    assert_eq!(trace.icmp_errors.len(), 1);
+    assert_eq!(trace.icmp_errors[0].about, Some(only(&trace).id));
+}

@@ -1,0 +1,193 @@
+//! The destination behind an address that a node translates: a ClusterIP, or a node's own address
+//! with the port of a NodePort.
+//!
+//! Enters: what the user typed, and the source. Leaves: the pod that packets end up at, with the
+//! [`Service`] through which they are addressed. What is not there (a service that nothing
+//! translates, a backend that no pod has) is still a destination: that packets to it go nowhere is
+//! for the trace to show.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+
+use crate::endpoint::{self, EndpointError, NodeHandle, Resolved};
+use crate::expect::translate::{Target, Wanted, targets};
+use crate::facts::{self, NetnsFacts};
+use crate::inventory::Inventory;
+use crate::model::{End, Leads, Service};
+
+/// The flow that is asked for, as far as it decides on a translation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flow {
+    /// IP protocol.
+    pub proto: Option<u8>,
+    /// Destination port.
+    pub port: Option<u16>,
+    /// A probe makes new connections: what is tracked already says nothing about them.
+    pub probe: bool,
+}
+
+/// A destination, found.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Where packets end up.
+    pub resolved: Resolved,
+    /// What the user should know about the choice.
+    pub notes: Vec<String>,
+}
+
+/// Finds the destination that `text` names, behind a service address too.
+///
+/// # Errors
+/// When nothing is found, or the state of the node that should translate cannot be read.
+pub fn destination(
+    text: &str,
+    src: &Resolved,
+    flow: Flow,
+    inventory: Option<&Inventory>,
+) -> Result<Destination> {
+    let plain = |resolved| Destination { resolved, notes: Vec::new() };
+    match endpoint::resolve(text, inventory) {
+        // Only a node's own address with a port can be more than it is.
+        Ok(found) => {
+            let own = found.pod_netns.inum() == found.node.netns.inum();
+            let (true, Some(_), Some(ip)) = (own, flow.port, found.end.ips.first().copied()) else {
+                return Ok(plain(found));
+            };
+            let handle = found.node.clone();
+            Ok(behind(ip, src, handle, flow, inventory)?.unwrap_or_else(|| plain(found)))
+        }
+        Err(EndpointError::Address(ip)) => {
+            let handle = src.node.clone();
+            match behind(ip, src, handle, flow, inventory)? {
+                Some(found) => Ok(found),
+                None => Ok(plain(nowhere(ip, src, flow))),
+            }
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The backend to which a node translates an address; `None` where it does not.
+fn behind(
+    ip: IpAddr,
+    src: &Resolved,
+    node: NodeHandle,
+    flow: Flow,
+    inventory: Option<&Inventory>,
+) -> Result<Option<Destination>> {
+    let Some(source) = src.end.ips.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4()) else {
+        return Ok(None);
+    };
+    let state = facts::translations(&node.netns, &[source, ip])
+        .with_context(|| format!("cannot read how node {} translates {ip}", node.name))?;
+    let wanted = Wanted { src: source, dst: ip, proto: flow.proto, port: flow.port };
+    let mut all = targets(&state, &wanted);
+    all.retain(|t| !(flow.probe && t.leads == Leads::Tracked));
+    let Some(first) = all.first() else { return Ok(None) };
+    let found =
+        all.iter().find_map(|t| Some((t, endpoint::resolve(&t.ip.to_string(), inventory).ok()?)));
+    // A tracked connection decides, whatever it leads to.
+    let (target, resolved) = match found {
+        Some((target, resolved)) if first.leads != Leads::Tracked || target == first => {
+            (target, Some(resolved))
+        }
+        _ => (first, None),
+    };
+    let service = Service {
+        ip,
+        port: flow.port,
+        proto: flow.proto.or(flow.port.map(|_| target.proto)),
+        target_port: target.port.filter(|_| flow.port.is_some()),
+        leads: target.leads,
+        dead: resolved.is_none(),
+        translator: node.name.clone(),
+        entry: Some(target.entry.clone()),
+    };
+    let mut resolved = match resolved {
+        Some(resolved) => resolved,
+        None => gone(target, src, &state, &node, inventory),
+    };
+    let notes = choice(&all, target, &service, &resolved);
+    resolved.end.service = Some(service);
+    resolved.translator = Some(node);
+    Ok(Some(Destination { resolved, notes }))
+}
+
+/// Which of several backends is followed.
+fn choice(all: &[Target], target: &Target, service: &Service, to: &Resolved) -> Vec<String> {
+    let others: Vec<String> = all
+        .iter()
+        .filter(|t| t.leads == Leads::Rule && t.ip != target.ip)
+        .map(|t| t.ip.to_string())
+        .collect();
+    if others.is_empty() || target.leads == Leads::Tracked {
+        return Vec::new();
+    }
+    vec![format!(
+        "service {} has several backends; only packets to {} ({}) are followed, not those to {}",
+        service.address(),
+        to.end.name,
+        target.ip,
+        others.join(", ")
+    )]
+}
+
+/// A backend that no namespace has: it should be on the node whose bridge has its network, else
+/// where the node that translates would send it.
+fn gone(
+    target: &Target,
+    src: &Resolved,
+    state: &NetnsFacts,
+    node: &NodeHandle,
+    inventory: Option<&Inventory>,
+) -> Resolved {
+    let has = |facts: &NetnsFacts| facts.bridge_of(target.ip).is_some();
+    let others = inventory.into_iter().flat_map(|i| &i.nodes).filter_map(|n| {
+        let netns = endpoint::node_netns(n).ok()?;
+        Some(NodeHandle { name: n.name.clone(), netns })
+    });
+    let home = if has(state) {
+        node.clone()
+    } else {
+        [src.node.clone()]
+            .into_iter()
+            .chain(others)
+            .find(|n| facts::snapshot(&n.netns, &[]).is_ok_and(|f| has(&f)))
+            .unwrap_or_else(|| node.clone())
+    };
+    on_node(target.ip.to_string(), target.ip, home)
+}
+
+/// A service address that nothing translates: packets to it are the source node's to deal with.
+fn nowhere(ip: IpAddr, src: &Resolved, flow: Flow) -> Resolved {
+    let service = Service {
+        ip,
+        port: flow.port,
+        proto: flow.proto,
+        target_port: None,
+        leads: Leads::Nowhere,
+        dead: false,
+        translator: src.node.name.clone(),
+        entry: None,
+    };
+    let mut resolved = on_node(service.address(), ip, src.node.clone());
+    resolved.end.service = Some(service);
+    resolved
+}
+
+fn on_node(name: String, ip: IpAddr, node: NodeHandle) -> Resolved {
+    Resolved {
+        end: End {
+            name,
+            node: node.name.clone(),
+            pod: None,
+            ips: vec![ip],
+            netns_inum: node.netns.inum(),
+            service: None,
+        },
+        pod_netns: node.netns.clone(),
+        node,
+        translator: None,
+    }
+}
