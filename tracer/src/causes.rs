@@ -104,6 +104,7 @@ pub const CAUSES: &[Cause] = &[
     cause!("socket.buffer-full", "The receiver does not read: its buffer is full"),
     cause!("socket.backlog-full", "The server does not accept: its backlog is full"),
     cause!("service.no-rules", "No rule translates the service address"),
+    cause!("service.no-endpoints", "The service has no pod that is ready"),
     cause!("service.dead-endpoint", "The service leads to a pod that does not exist"),
     cause!(
         "service.bridge-nf-off",

@@ -99,6 +99,17 @@ fn no_packet(case: &Case<'_>, direction: Direction) -> Verdict {
             drop.info.reason, drop.info.function
         ));
     }
+    if direction == Direction::Forward
+        && probe.is_none()
+        && let Some((code, explanation)) = causes::absence(case)
+    {
+        verdict.cause = Some(code.to_owned());
+        verdict.summary = format!("{} {}.", verdict.summary, explanation.summary);
+        verdict.evidence.extend(explanation.evidence);
+        verdict.fix = explanation.fix;
+        verdict.r#where = explanation.place;
+        verdict.confidence = explanation.confidence;
+    }
     if verdict.fix.is_empty() && direction == Direction::Forward && probe.is_none() {
         verdict.fix.push("send something, or let podtrace do it with --probe".to_owned());
     }

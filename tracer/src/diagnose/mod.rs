@@ -170,6 +170,9 @@ fn flow_spec(input: &Input<'_>) -> FlowSpec {
         L4::Tcp { sport, dport, .. } | L4::Udp { sport, dport, .. } => (Some(sport), Some(dport)),
         _ => (None, None),
     };
+    // The filters on the way see what a service's port is translated to.
+    let service = input.topology.dst.as_ref().and_then(|e| e.service.as_ref());
+    let dport = service.and_then(|s| s.target_port.filter(|_| s.port == dport)).or(dport);
     let header = if ip.src.is_ipv6() { 40 } else { 20 };
     FlowSpec {
         family: input.family,

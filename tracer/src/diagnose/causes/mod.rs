@@ -14,6 +14,7 @@ mod netfilter;
 mod pod;
 mod queue;
 mod route;
+mod service;
 mod socket;
 mod underlay;
 mod vxlan;
@@ -51,7 +52,7 @@ pub(super) struct Cause {
 
 /// Reasons of the kernel that have one meaning only: causes of other areas are not considered.
 const EXCLUSIVE: &[(&str, &[&str])] = &[
-    ("NETFILTER_DROP", &["netfilter."]),
+    ("NETFILTER_DROP", &["netfilter.", "service."]),
     ("IP_RPFILTER", &["route.rp-filter"]),
     ("IP_LOCAL_SOURCE", &["route.martian-source"]),
     ("IP_INVALID_SOURCE", &["route.martian-source"]),
@@ -99,6 +100,13 @@ fn all() -> impl Iterator<Item = &'static Cause> {
 
 /// The verdict on these packets with the best explanation there is; `bare`: what is known without.
 pub(super) fn explain(case: &Case<'_>, death: &Death<'_>, bare: Verdict) -> Verdict {
+    // Where translation sends packets explains what else is wrong there.
+    let mut services = service::CAUSES.iter().filter(|c| allowed(death, c.code));
+    if let Some((code, explanation)) =
+        services.find_map(|c| Some((c.code, (c.recognise)(case, death)?)))
+    {
+        return apply(case, death, code, explanation, bare);
+    }
     let mut best: Option<(Strength, &str, Explanation)> = None;
     if let Some((problem, strength)) = best_problem(case, death) {
         best = Some((strength, problem.cause(), from_problem(case, death, problem, strength)));
@@ -247,6 +255,11 @@ fn apply(
         rule: explanation.rule.or(bare.rule),
         ..bare
     }
+}
+
+/// Why a flow of which nothing was seen may not be there: code and explanation.
+pub(super) fn absence(case: &Case<'_>) -> Option<(&'static str, Explanation)> {
+    service::localhost(case)
 }
 
 /// With a full stop.

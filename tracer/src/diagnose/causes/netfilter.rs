@@ -116,7 +116,7 @@ fn view(case: &Case<'_>, death: &Death<'_>) -> Option<PacketView> {
 }
 
 /// What may have dropped these packets, likeliest first.
-fn suspected(case: &Case<'_>, death: &Death<'_>) -> Vec<Suspect> {
+pub(super) fn suspected(case: &Case<'_>, death: &Death<'_>) -> Vec<Suspect> {
     let Some(view) = view(case, death) else { return Vec::new() };
     let Some(after) = case.netns_after(death.netns) else { return Vec::new() };
     let before = case.netns_before(death.netns);

@@ -195,6 +195,13 @@ pub fn walk(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, direction: 
     let (Some(from), Some(to)) = (side(from), side(to)) else {
         return Walk { direction, steps: Vec::new(), problems: Vec::new() };
     };
+    if from.node.facts.inum == to.node.facts.inum
+        && from.pod.zip(to.pod).is_some_and(|(a, b)| a.facts.inum == b.facts.inum)
+    {
+        // A pod that reaches itself through a service: its own tables take the address for its own,
+        // and say nothing about the translated packet.
+        return Walk { direction, steps: Vec::new(), problems: Vec::new() };
+    }
     let mut walker = Walker::new(facts, topology, flow, direction, [from, to]);
     if walker.from.node.facts.inum == walker.to.node.facts.inum {
         walker.within_node();
