@@ -263,6 +263,9 @@ pub struct Service {
     pub leads: Leads,
     /// No network namespace has the address to which it is translated.
     pub dead: bool,
+    /// Other addresses to which it may be translated instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<IpAddr>,
     /// Node that translates, or should.
     pub translator: String,
     /// The rule or the tracked connection that translates, as its tool prints it.
@@ -700,6 +703,8 @@ pub enum Outcome {
     InFlight,
     /// Its first station was not seen (it was under way when the trace began).
     Incomplete,
+    /// Sent to a service with several backends, and translated to another than the one followed.
+    Elsewhere,
 }
 
 /// One packet's way.

@@ -101,6 +101,7 @@ fn behind(
         target_port: target.port.filter(|_| flow.port.is_some()),
         leads: target.leads,
         dead: resolved.is_none(),
+        others: others(&all, target),
         translator: node.name.clone(),
         entry: Some(target.entry.clone()),
     };
@@ -108,22 +109,27 @@ fn behind(
         Some(resolved) => resolved,
         None => gone(target, src, &state, &node, inventory),
     };
-    let notes = choice(&all, target, &service, &resolved);
+    let notes = choice(target, &service, &resolved);
     resolved.end.service = Some(service);
     resolved.translator = Some(node);
     Ok(Some(Destination { resolved, notes }))
 }
 
-/// Which of several backends is followed.
-fn choice(all: &[Target], target: &Target, service: &Service, to: &Resolved) -> Vec<String> {
-    let others: Vec<String> = all
-        .iter()
-        .filter(|t| t.leads == Leads::Rule && t.ip != target.ip)
-        .map(|t| t.ip.to_string())
-        .collect();
-    if others.is_empty() || target.leads == Leads::Tracked {
+/// What new connections may be translated to instead.
+fn others(all: &[Target], target: &Target) -> Vec<IpAddr> {
+    if target.leads == Leads::Tracked {
         return Vec::new();
     }
+    let other = |t: &&Target| t.leads == Leads::Rule && t.ip != target.ip;
+    all.iter().filter(other).map(|t| t.ip).collect()
+}
+
+/// Which of several backends is followed.
+fn choice(target: &Target, service: &Service, to: &Resolved) -> Vec<String> {
+    if service.others.is_empty() {
+        return Vec::new();
+    }
+    let others: Vec<String> = service.others.iter().map(IpAddr::to_string).collect();
     vec![format!(
         "service {} has several backends; only packets to {} ({}) are followed, not those to {}",
         service.address(),
@@ -168,6 +174,7 @@ fn nowhere(ip: IpAddr, src: &Resolved, flow: Flow) -> Resolved {
         target_port: None,
         leads: Leads::Nowhere,
         dead: false,
+        others: Vec::new(),
         translator: src.node.name.clone(),
         entry: None,
     };

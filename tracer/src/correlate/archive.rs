@@ -37,7 +37,8 @@ impl Archive {
         }
         live.hops.shrink_to_fit();
         let (outcome, _) = judge(&live, bench.plan, bench.window, bench.resets);
-        let failed = !matches!(outcome, Outcome::Delivered | Outcome::Incomplete);
+        let failed =
+            !matches!(outcome, Outcome::Delivered | Outcome::Incomplete | Outcome::Elsewhere);
         let full = self.arrived.len() + self.failed.len() >= self.keep;
         match (failed, full) {
             (true, false) => self.failed.push(live),

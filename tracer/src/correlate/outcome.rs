@@ -4,7 +4,7 @@ use super::drops::Resets;
 use super::live::{DropState, Live};
 use super::noise::is_refusal;
 use super::plan::Plan;
-use crate::model::{Journey, Outcome};
+use crate::model::{Body, Journey, Outcome};
 
 /// An unfinished journey that began this shortly before the end of the trace is taken to be still
 /// under way, ns: well above a healthy round trip, well below what a person waits for a packet.
@@ -57,9 +57,18 @@ pub(super) fn judge(
         None if complete => Outcome::Delivered,
         None if window.end_ns.saturating_sub(live.start_ns()) < IN_FLIGHT_NS => Outcome::InFlight,
         None if arrived > 0 => Outcome::Partial,
+        None if went_elsewhere(live, plan) => Outcome::Elsewhere,
         None => Outcome::Lost,
     };
     (outcome, by)
+}
+
+/// Whether it was last seen on its way to a service, before a backend was chosen for it.
+fn went_elsewhere(live: &Live, plan: &Plan) -> bool {
+    live.hops.last().is_some_and(|h| match &h.hop.packet.body {
+        Body::Ip(ip) => plan.may_go_elsewhere(live.direction, &ip.dst),
+        Body::Neighbor(_) | Body::Other(_) => false,
+    })
 }
 
 /// Whether the receiving host refused what had reached its interface.

@@ -2,6 +2,7 @@
 //! namespaces lie on the way.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use crate::model::{Direction, Hook, Point, Role, Station, Topology};
 
@@ -12,6 +13,8 @@ pub(super) struct Plan {
     reply: Way,
     /// Namespaces that stand for the wire between nodes.
     wire: HashSet<u32>,
+    /// Address of a service with several backends, of which one is followed.
+    chosen_among: Option<IpAddr>,
 }
 
 /// One direction.
@@ -36,6 +39,12 @@ impl Plan {
         Self {
             forward: Way::of(topology, Direction::Forward),
             reply: Way::of(topology, Direction::Reply),
+            chosen_among: topology
+                .dst
+                .as_ref()
+                .and_then(|end| end.service.as_ref())
+                .filter(|service| !service.others.is_empty())
+                .map(|service| service.ip),
             wire: topology.stations.iter().filter(is_wire).map(|s| s.netns_inum).collect(),
         }
     }
@@ -45,6 +54,12 @@ impl Plan {
             Direction::Forward => &self.forward,
             Direction::Reply => &self.reply,
         }
+    }
+
+    /// Whether a packet that was seen no more with these addresses may have been translated to an
+    /// address that is not followed.
+    pub fn may_go_elsewhere(&self, direction: Direction, dst: &IpAddr) -> bool {
+        direction == Direction::Forward && self.chosen_among.as_ref() == Some(dst)
     }
 
     /// Position of a point on the planned path.

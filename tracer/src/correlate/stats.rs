@@ -96,7 +96,7 @@ impl Stats {
         if counts || !copy {
             *self.outcomes.entry((live.direction, outcome)).or_default() += 1;
         }
-        if matches!(outcome, Outcome::Incomplete | Outcome::InFlight) {
+        if matches!(outcome, Outcome::Incomplete | Outcome::InFlight | Outcome::Elsewhere) {
             return;
         }
         if let Some(stream) = live.stream {

@@ -70,6 +70,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Partial => "partial",
         Outcome::InFlight => "in-flight",
         Outcome::Incomplete => "incomplete",
+        Outcome::Elsewhere => "elsewhere",
     }
 }
 
@@ -333,9 +334,15 @@ pub(super) fn loss(case: &Case<'_>) -> LossReport {
 /// Remarks about the observation itself.
 pub(super) fn notes(case: &Case<'_>) -> Vec<String> {
     let vanished = case.observation.vanished.iter();
+    let elsewhere = Counts::of(case, Direction::Forward).elsewhere;
+    let elsewhere = (elsewhere > 0).then(|| {
+        let (_, to) = case.ends(Direction::Forward);
+        format!("{elsewhere} packets to the service went to other backends than {to}")
+    });
     vanished
         .map(|label| format!("{label} vanished during the trace"))
         .chain(case.observation.disabled.iter().cloned())
         .chain(case.topology.gaps.iter().cloned())
+        .chain(elsewhere)
         .collect()
 }

@@ -19,6 +19,8 @@ pub struct Counts {
     pub in_flight: u64,
     /// Under way when it began.
     pub incomplete: u64,
+    /// To backends of the service that are not followed.
+    pub elsewhere: u64,
 }
 
 impl Counts {
@@ -31,6 +33,7 @@ impl Counts {
                     Outcome::Delivered => &mut counts.delivered,
                     Outcome::InFlight => &mut counts.in_flight,
                     Outcome::Incomplete => &mut counts.incomplete,
+                    Outcome::Elsewhere => &mut counts.elsewhere,
                     Outcome::Dropped | Outcome::Rejected | Outcome::Lost | Outcome::Partial => {
                         &mut counts.failed
                     }
@@ -78,6 +81,11 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
         let verdict = if counts.in_flight > 0 {
             let sent = of_packets(counts.in_flight, counts.in_flight);
             unsure(direction, format!("The trace ended while {sent} from {from} were under way."))
+        } else if counts.elsewhere > 0 {
+            let n = counts.elsewhere;
+            let text = format!("All {n} packets from {from} went to other backends than {to}.");
+            let fix = vec!["send more packets, or trace the backends one by one".to_owned()];
+            Verdict { fix, ..unsure(direction, text) }
         } else if counts.incomplete > 0 {
             let seen = counts.incomplete;
             unsure(

@@ -110,6 +110,7 @@ fn a_pod_talks_to_itself() {
         target_port: Some(80),
         leads: Leads::Rule,
         dead: false,
+        others: Vec::new(),
         translator: "A".to_owned(),
         entry: None,
     });
@@ -144,6 +145,7 @@ fn nothing_arrives_where_nobody_is() {
         target_port: None,
         leads: Leads::Rule,
         dead: true,
+        others: Vec::new(),
         translator: "A".to_owned(),
         entry: None,
     });
@@ -152,6 +154,35 @@ fn nothing_arrives_where_nobody_is() {
     tape.cross(&ping(Direction::Forward, 1, 7), Direction::Forward, ARMED);
     let trace = tape.trace(&tape.observation());
     assert_eq!(only(&trace).outcome, Outcome::Lost);
+}
+
+/// Of several backends one is followed: what is translated to another vanishes before our eyes, and
+/// is not lost.
+#[test]
+fn packets_to_other_backends_are_not_lost() {
+    let mut topology = translated(vec![destination(443, 80)]);
+    topology.dst.as_mut().unwrap().service = Some(Service {
+        ip: ip("10.96.0.10"),
+        port: Some(443),
+        proto: Some(6),
+        target_port: Some(80),
+        leads: Leads::Rule,
+        dead: false,
+        others: vec![ip("10.10.1.3")],
+        translator: "A".to_owned(),
+        entry: None,
+    });
+    let mut tape = Tape::new(topology);
+    let mut time = ARMED;
+    for (seq, last) in [(1000, 2), (2000, 12), (3000, 4)] {
+        let syn = tcp(Direction::Forward, seq, seq, SYN, 0);
+        let sent = as_seen(&syn, None, Some(("10.96.0.10", 443)));
+        time = tape.walk(&sent, Direction::Forward, 0..2, time);
+        time = tape.walk(&syn, Direction::Forward, 2..last, time);
+    }
+    let trace = tape.trace(&tape.observation());
+    let outcomes: Vec<Outcome> = trace.journeys.iter().map(|j| j.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Elsewhere, Outcome::Delivered, Outcome::Lost]);
 }
 
 /// An ICMP error quotes the packet as it was where the error was made.

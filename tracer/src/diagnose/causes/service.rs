@@ -160,8 +160,10 @@ fn dead(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         format!("is kube-proxy on {node} up to date? restart it: it writes its rules anew"),
     ];
     let text = format!("The service address {address} leads to {to}, and no pod has that address");
-    let resolved_in_vain =
-        death.dropped("NEIGH_*", "*") || case.open_questions(death).next().is_some();
+    // IPv6 gives no reason there.
+    let resolved_in_vain = death.dropped("NEIGH_*", "*")
+        || death.dropped("*", "neigh_invalidate")
+        || case.open_questions(death).next().is_some();
     let mut explanation = if resolved_in_vain { told(text, &fix) } else { likely(text, &fix) };
     explanation.evidence.extend(service.entry.iter().map(|entry| format!("on {node}: {entry}")));
     Some(Explanation { rule: service.entry.clone(), ..explanation })

@@ -1,4 +1,5 @@
 mod cluster;
+mod service;
 mod walk;
 
 use cluster::*;

@@ -31,7 +31,7 @@ pub(super) fn choose<'a>(
         | (Status::Degraded, Outcome::Partial) => 0,
         (_, Outcome::Dropped | Outcome::Rejected | Outcome::Lost | Outcome::Partial) => 1,
         (_, Outcome::Delivered) => 2,
-        (_, Outcome::InFlight | Outcome::Incomplete) => 3,
+        (_, Outcome::InFlight | Outcome::Incomplete | Outcome::Elsewhere) => 3,
     };
     report.journeys.iter().filter(|j| j.direction == direction.direction).min_by_key(|j| rank(j))
 }
@@ -212,7 +212,7 @@ fn end(canvas: &mut Canvas, journey: &JourneyReport, steps: &[Step<'_>], last: O
     let here = last.and_then(|i| steps.get(i)).map(Step::point);
     match journey.outcome {
         Outcome::Delivered | Outcome::Incomplete => {}
-        Outcome::InFlight => {
+        Outcome::InFlight | Outcome::Elsewhere => {
             broken(canvas, Tone::Warn, canvas.glyphs().unclear, words::outcome(journey.outcome));
         }
         Outcome::Partial => broken(canvas, Tone::Bad, bad, "only a part arrived"),

@@ -102,6 +102,7 @@ pub(super) fn outcome(outcome: Outcome) -> &'static str {
         Outcome::Lost => "lost",
         Outcome::Partial => "arrived in part",
         Outcome::InFlight => "still under way at the end",
+        Outcome::Elsewhere => "went to another backend of the service",
         Outcome::Incomplete => "under way before the trace began",
     }
 }
