@@ -119,7 +119,8 @@ impl<'a> Case<'a> {
 
     /// What is wrong in the tables for packets of a direction, in the order in which they meet it.
     pub fn problems(&self, direction: Direction) -> impl Iterator<Item = &Problem> {
-        self.walks.iter().filter(move |w| w.direction == direction).flat_map(|w| &w.problems)
+        let of_direction = self.walks.iter().filter(move |w| w.direction == direction);
+        of_direction.flat_map(|w| &w.problems)
     }
 
     /// State of a namespace before the trace.

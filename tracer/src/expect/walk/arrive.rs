@@ -78,8 +78,9 @@ impl<'a> Walker<'a> {
         self.fault(At::on(node, exit), Stage::Neighbor, Fault::deadly(kind, text).entry(shown));
     }
 
-    /// What stands between the nodes, where it can be seen. `size`: bytes of the largest packet.
-    pub(super) fn wire(&mut self, packet: &PacketView, largest: u32) {
+    /// Past what stands between the nodes, where packets can be watched there. Its tables are not
+    /// asked: a real wire has none that a node could read.
+    pub(super) fn wire(&mut self) {
         let ports: Vec<(&'a Space, &'a Link, Hook)> = self
             .path
             .iter()
@@ -90,90 +91,9 @@ impl<'a> Walker<'a> {
                 Some((space, space.facts.link(station.ifindex).filter(|_| is_wire)?, p.hook))
             })
             .collect();
-        let ingress = ports.iter().find(|(.., hook)| *hook == Hook::Ingress).copied();
-        let egress = ports.iter().find(|(.., hook)| *hook == Hook::Egress).copied();
-        if let Some((space, port, hook)) = ingress {
+        for (space, port, hook) in ports {
+            self.pass(At::on(space, port), Stage::Wire, text::link(port));
             self.reach(space, Some(port), hook);
-            self.wire_port(space, port);
-        }
-        if let (Some((space, from, _)), Some((_, to, _))) = (ingress, egress) {
-            let isolated = |l: &Link| l.bridge_port.as_ref().and_then(|p| p.isolated) == Some(true);
-            if isolated(from) && isolated(to) {
-                let text = format!("{} and {} are isolated from each other", from.name, to.name);
-                let kind = ProblemKind::PortIsolated { other: to.name.clone() };
-                let entry = format!("{} isolated on; {} isolated on", from.name, to.name);
-                self.fault(
-                    At::on(space, from),
-                    Stage::Wire,
-                    Fault::deadly(kind, text).entry(entry),
-                );
-            }
-            let between = Between { iif: Some(from), oif: Some(to), ..Between::default() };
-            let family = TableFamily::Bridge;
-            let received = Between { oif: None, ..between };
-            for (hook, between) in [
-                (NfHook::Prerouting, received),
-                (NfHook::Forward, between),
-                (NfHook::Postrouting, between),
-            ] {
-                self.filter(space, family, hook, between, packet.clone(), true);
-            }
-        }
-        if let Some((space, port, hook)) = egress {
-            self.wire_port(space, port);
-            let exit = self.planned(self.from.node, Role::Physical, Hook::Egress);
-            let sent = exit.map_or(largest, |l| largest.min(l.mtu));
-            let ports = [ingress.map(|i| i.1), Some(port)];
-            if let Some(small) = ports.into_iter().flatten().find(|l| l.mtu < sent) {
-                let text = format!(
-                    "{} carries {} bytes, node {} sends up to {sent}",
-                    small.name, small.mtu, self.from.node.node
-                );
-                let kind = ProblemKind::UnderlayMtu {
-                    needed: sent,
-                    mtu: small.mtu,
-                    device: small.name.clone(),
-                    tunnel_mtu: small
-                        .mtu
-                        .saturating_sub(largest.saturating_sub(self.carrier_mtu())),
-                };
-                let now = packet.length.unwrap_or(0).min(sent) > small.mtu;
-                let fault = if now { Fault::deadly(kind, text) } else { Fault::harms(kind, text) };
-                self.fault(At::on(space, small), Stage::Wire, fault.entry(text::link(small)));
-            }
-            self.reach(space, Some(port), hook);
-        }
-    }
-
-    fn carrier_mtu(&self) -> u32 {
-        let near = self.from.node;
-        let carrier = self
-            .planned(near, Role::Vxlan, Hook::Egress)
-            .or_else(|| self.planned(near, Role::Physical, Hook::Egress));
-        carrier.map_or(0, |l| l.mtu)
-    }
-
-    fn wire_port(&mut self, space: &'a Space, port: &'a Link) {
-        let state = port.bridge_port.as_ref().and_then(|p| p.state.clone());
-        let bridge = port.master.and_then(|index| space.facts.link(index));
-        let problem = match (&state, bridge) {
-            _ if !port.up => Some("is down".to_owned()),
-            _ if !port.lower_up => Some("has no carrier".to_owned()),
-            (_, None) => Some("is not a port of anything".to_owned()),
-            (_, Some(bridge)) if !bridge.up => {
-                Some(format!("belongs to {}, which is down", bridge.name))
-            }
-            (Some(state), _) if state != "forwarding" => Some(format!("is {state}")),
-            _ => None,
-        };
-        let at = At::on(space, port);
-        match problem {
-            None => self.pass(at, Stage::Wire, text::link(port)),
-            Some(state) => {
-                let text = format!("{} of {} {state}", port.name, space.node);
-                let kind = ProblemKind::WirePort { state };
-                self.fault(at, Stage::Wire, Fault::deadly(kind, text).entry(text::link(port)));
-            }
         }
     }
 

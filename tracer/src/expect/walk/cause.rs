@@ -61,7 +61,7 @@ impl ProblemKind {
             Self::VxlanLearning => "vxlan.learning",
             Self::UnderlayMtu { .. } => "mtu.underlay-too-small",
             Self::PodMtu { .. } | Self::PacketTooBig { .. } => "mtu.pod-too-large",
-            Self::LinkDown { .. } | Self::WirePort { .. } => "underlay.link-down",
+            Self::LinkDown { .. } => "underlay.link-down",
             Self::Qdisc { .. } => "tc.rate-limited",
             Self::ForeignProgram { .. } => "tc.foreign-program",
             Self::XfrmPolicy { .. } => "route.xfrm-policy",

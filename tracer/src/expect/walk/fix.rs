@@ -189,9 +189,6 @@ pub(super) fn commands(kind: &ProblemKind, spot: &Spot) -> Vec<String> {
         ProblemKind::PacketTooBig { mtu, .. } => {
             vec![format!("# send packets of at most {mtu} bytes, or let ICMP \"too big\" reach the sender")]
         }
-        ProblemKind::WirePort { .. } => {
-            vec![format!("bridge -d link show dev {device}; ip link show {device}")]
-        }
         ProblemKind::Qdisc { .. } => vec![format!("tc qdisc del dev {device} root")],
         ProblemKind::ForeignProgram { hook, .. } => vec![match hook.as_str() {
             "xdp" => format!("ip link show {device}; ip link set {device} xdp off"),

@@ -411,11 +411,6 @@ pub enum ProblemKind {
         /// Administratively up, but without carrier.
         carrier: bool,
     },
-    /// Something stands between the nodes that does not forward.
-    WirePort {
-        /// What about it.
-        state: String,
-    },
     /// A queueing discipline that holds packets back.
     Qdisc {
         /// As `tc qdisc show` prints it.

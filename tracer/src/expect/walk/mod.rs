@@ -264,8 +264,7 @@ impl<'a> Walker<'a> {
             }
             _ => {
                 self.hand_over(out, hit);
-                let (packet, largest) = (self.packet.clone(), out.mtu);
-                self.wire(&packet, largest);
+                self.wire();
                 self.far_side(None);
             }
         }
@@ -294,10 +293,7 @@ impl<'a> Walker<'a> {
             self.reach(node, Some(exit), Hook::Egress);
             self.devices(node, exit, Hook::Egress);
         }
-        if let Some(outer) = tunnelled.outer.clone() {
-            let around = outer.length.unwrap_or(0).saturating_sub(self.flow.size);
-            self.wire(&outer, device.mtu + around);
-        }
+        self.wire();
         self.far_side(Some(&tunnelled));
     }
 
