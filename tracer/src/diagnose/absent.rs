@@ -1,13 +1,14 @@
 //! Packets that were never seen: nothing was sent, nothing could be sent, or nobody answered.
 
 use super::Case;
+use super::case::asks;
 use super::causes;
 use super::death::{Death, Ending};
 use super::fix;
 use super::place::{place, stage};
 use super::text::{actor, of_packets, point_report, point_text};
 use super::verdict::{Counts, plain};
-use crate::model::{Body, Direction, JourneyDrop, Neighbor, Resolution};
+use crate::model::{Direction, JourneyDrop, Resolution};
 use crate::report::{Confidence, KernelReason, Place, Status, Verdict};
 
 /// No packet of a direction was seen at all.
@@ -206,10 +207,43 @@ fn unresolved<'a>(case: &Case<'a>, direction: Direction, open: &'a Resolution) -
     causes::explain(case, &death, bare)
 }
 
-/// Whether a drop took this question.
-fn asks(drop: &JourneyDrop, open: &Resolution) -> bool {
-    matches!(&drop.packet.body, Body::Neighbor(Neighbor { request: true, sender_ip, target_ip, .. })
-        if *sender_ip == open.asker && *target_ip == open.target)
+/// The verdict on packets that waited in vain for an address, because `killer` took the question for
+/// it; `bare`: what is known of the packets themselves.
+pub(super) fn question<'a>(
+    case: &Case<'a>,
+    bare: Verdict,
+    question: &'a Resolution,
+    killer: &'a JourneyDrop,
+) -> Verdict {
+    let direction = bare.direction.unwrap_or(Direction::Forward);
+    let last = case.station_point(question.station, &question.asker, &question.target);
+    let place = place(case.topology, killer, None);
+    let summary = format!(
+        "{} dropped the question for {} ({} at {}), which the packets wait for. {}",
+        actor(&place, killer.netns_inum),
+        case.ip_name(&question.target),
+        killer.info.reason,
+        killer.info.function,
+        bare.summary
+    );
+    let mut evidence =
+        vec![format!("kernel drop event {} at {}", killer.info.reason, killer.info.function)];
+    evidence.extend(bare.evidence);
+    let hook = stage(&killer.info).and_then(|s| s.hook);
+    let bare = Verdict {
+        summary,
+        evidence,
+        cause: Some(format!("kernel.{}", killer.info.reason)),
+        kernel_reason: Some(KernelReason {
+            code: killer.info.code,
+            name: killer.info.reason.clone(),
+        }),
+        fix: fix::for_drop(&killer.info.reason, hook, &place, None),
+        r#where: Some(place.clone()),
+        ..bare
+    };
+    let death = Death { last, place, ..Death::of_drop(case, direction, killer) };
+    causes::explain(case, &death, bare)
 }
 
 /// What can be said about the answers when all packets of both directions arrived.

@@ -7,8 +7,8 @@ use super::death::Death;
 use crate::expect::walk::{Problem, Walk};
 use crate::facts::{Change, Difference, NetnsFacts, PathFacts, Qdisc};
 use crate::model::{
-    Body, Direction, End, Hook, Observation, Packet, Point, Resolution, Role, Station, StationId,
-    Topology, Trace,
+    Body, Direction, End, Hook, JourneyDrop, Neighbor, Observation, Packet, Point, Resolution,
+    Role, Station, StationId, Topology, Trace,
 };
 use crate::report::Place;
 
@@ -58,6 +58,14 @@ impl<'a> Case<'a> {
     pub fn next_planned(&self, direction: Direction, point: Point) -> Option<Point> {
         let at = self.position(direction, point)?;
         self.topology.path(direction).get(at + 1).copied()
+    }
+
+    /// Position of the first planned point from `at` on that is a node's.
+    pub fn next_node_position(&self, direction: Direction, at: usize) -> usize {
+        let path = self.topology.path(direction);
+        let is_node = |p: &Point| self.topology.station(p.station).role != Role::Wire;
+        let behind = path.get(at..).unwrap_or_default().iter().position(is_node);
+        at + behind.unwrap_or(0)
     }
 
     /// Whether a namespace stands for the wire.
@@ -117,10 +125,21 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// What is wrong in the tables for packets of a direction, in the order in which they meet it.
-    pub fn problems(&self, direction: Direction) -> impl Iterator<Item = &Problem> {
-        let of_direction = self.walks.iter().filter(move |w| w.direction == direction);
-        of_direction.flat_map(|w| &w.problems)
+    /// For packets that ended because an address could not be resolved: the question, and the event
+    /// that dropped it on the path, where there was one.
+    pub fn killed_question(&self, death: &Death<'_>) -> Option<(&'a Resolution, &'a JourneyDrop)> {
+        death.dropped("*", "neigh_*").then_some(())?;
+        let on_path = |inum| self.topology.stations.iter().any(|s| s.netns_inum == inum);
+        let (trace, is_wire) = (self.trace, |inum| self.is_wire(inum));
+        self.open_questions(death).find_map(|question| {
+            let killer = trace.stray_drops.iter().find(|drop| {
+                asks(drop, question)
+                    && drop.netns_inum != death.netns
+                    && on_path(drop.netns_inum)
+                    && !is_wire(drop.netns_inum)
+            })?;
+            Some((question, killer))
+        })
     }
 
     /// State of a namespace before the trace.
@@ -256,4 +275,10 @@ impl<'a> Case<'a> {
             function: None,
         }
     }
+}
+
+/// Whether a drop took this question.
+pub(super) fn asks(drop: &JourneyDrop, question: &Resolution) -> bool {
+    matches!(&drop.packet.body, Body::Neighbor(Neighbor { request: true, sender_ip, target_ip, .. })
+        if *sender_ip == question.asker && *target_ip == question.target)
 }

@@ -1,6 +1,7 @@
 //! How packets of one direction ended: what every cause is asked to explain.
 
-use super::place::{Stage, matches};
+use super::Case;
+use super::place::{Stage, matches, place, stage};
 use crate::model::{
     Body, Direction, Ip, Journey, JourneyDrop, Neighbor, Outcome, Packet, Point, Resolution,
 };
@@ -55,6 +56,21 @@ pub(super) struct Death<'a> {
 }
 
 impl<'a> Death<'a> {
+    /// By a drop event of which no more is known.
+    pub fn of_drop(case: &Case<'a>, direction: Direction, drop: &'a JourneyDrop) -> Self {
+        Self {
+            direction,
+            ending: Ending::Drop { drop, stage: stage(&drop.info) },
+            place: place(case.topology, drop, None),
+            netns: drop.netns_inum,
+            last: None,
+            next: case.topology.path(direction).first().copied(),
+            count: 1,
+            of: 1,
+            example: None,
+        }
+    }
+
     /// The drop event.
     pub fn drop(&self) -> Option<&'a JourneyDrop> {
         match self.ending {

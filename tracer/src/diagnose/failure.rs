@@ -1,6 +1,7 @@
 //! Packets that did not arrive: alike ones together, each kind with its place and its evidence.
 
 use super::Case;
+use super::absent;
 use super::causes;
 use super::death::{Death, Ending};
 use super::fix;
@@ -84,7 +85,16 @@ impl<'a> Failures<'a> {
             .iter()
             .map(|group| {
                 let bare = match (&group.kind, &group.example.drop) {
-                    (Kind::Drop { .. }, Some(drop)) => self.dropped(group, drop),
+                    (Kind::Drop { .. }, Some(drop)) => {
+                        // They waited for an address: what ended the question ended them.
+                        let death = Death::of_drop(self.case, self.direction, drop);
+                        let question = self.case.killed_question(&death);
+                        if let Some((question, killer)) = question {
+                            let bare = self.dropped(group, drop);
+                            return absent::question(self.case, bare, question, killer);
+                        }
+                        self.dropped(group, drop)
+                    }
                     (Kind::Lost { last: Some(last) }, _) => self.lost(group, *last),
                     _ => return self.unknown(group),
                 };
@@ -107,7 +117,7 @@ impl<'a> Failures<'a> {
         };
         // On the wire the node's last point counts, not the wire's own ports.
         let last = last.map(|point| match ending {
-            Ending::Wire => self.last_of_node(point),
+            Ending::Wire => self.last_of_node(journey, point),
             _ => point,
         });
         let next = match last {
@@ -126,11 +136,15 @@ impl<'a> Failures<'a> {
     }
 
     /// The last point before this one that is a node's.
-    fn last_of_node(&self, point: Point) -> Point {
+    fn last_of_node(&self, journey: &Journey, point: Point) -> Point {
+        let is_node = |p: &Point| self.case.topology.station(p.station).role != Role::Wire;
         let path = self.case.topology.path(self.direction);
-        let at = path.iter().position(|p| *p == point).map_or(0, |at| at + 1);
-        let is_node = |p: &&Point| self.case.topology.station(p.station).role != Role::Wire;
-        path[..at].iter().rev().find(is_node).copied().unwrap_or(point)
+        match path.iter().position(|p| *p == point) {
+            Some(at) => path[..=at].iter().copied().rfind(is_node),
+            // It has left the plan.
+            None => journey.hops.iter().map(|h| h.point).rfind(is_node),
+        }
+        .unwrap_or(point)
     }
 
     fn share(&self, group: &Group<'_>) -> String {
@@ -229,9 +243,9 @@ impl<'a> Failures<'a> {
         let case = self.case;
         let path = case.topology.path(self.direction);
         let at = path.iter().position(|p| *p == last);
-        let (before, behind) = at.map_or((path, &path[..0]), |at| path.split_at(at + 1));
+        let behind = at.map_or(&path[..0], |at| &path[at + 1..]);
         let is_node = |p: &&Point| case.topology.station(p.station).role != Role::Wire;
-        let from = before.iter().rev().find(is_node).copied().unwrap_or(last);
+        let from = self.last_of_node(group.example, last);
         let to = behind.iter().find(is_node).copied();
         let text = |p| point_text(case.topology, p);
         let to_text = to.map_or_else(|| "the next node".to_owned(), text);

@@ -20,9 +20,10 @@ mod underlay;
 mod vxlan;
 
 use super::Case;
-use super::death::Death;
+use super::death::{Death, Ending};
 use super::place::matches;
 use crate::expect::walk::{Problem, ProblemKind, Seriousness};
+use crate::model::{Direction, Point};
 use crate::report::{Confidence, Place, Verdict};
 
 /// What a cause says about packets that it explains.
@@ -38,6 +39,8 @@ pub(super) struct Explanation {
     pub confidence: Confidence,
     /// Where the fault is, when the ending does not tell.
     pub place: Option<Place>,
+    /// Which way packets suffer, when it is not the way in which they are missed.
+    pub direction: Option<Direction>,
     /// Rule at fault, as its tool prints it.
     pub rule: Option<String>,
 }
@@ -138,8 +141,7 @@ fn allowed(death: &Death<'_>, code: &str) -> bool {
 
 /// The problem on the way that explains these packets best, and how well.
 fn best_problem<'a>(case: &'a Case<'_>, death: &Death<'_>) -> Option<(&'a Problem, Strength)> {
-    let candidates: Vec<(&Problem, Strength)> = case
-        .problems(death.direction)
+    let candidates: Vec<(&Problem, Strength)> = suspects(case, death)
         .filter(|p| p.seriousness > Seriousness::Note && allowed(death, p.cause()))
         .filter_map(|p| Some((p, nearness(case, death, p)?)))
         .collect();
@@ -148,11 +150,26 @@ fn best_problem<'a>(case: &'a Case<'_>, death: &Death<'_>) -> Option<(&'a Proble
         .iter()
         .rev()
         .max_by_key(|(p, strength)| (*strength, p.deadly(), p.certain, is_root(&p.kind)))?;
-    // A device that goes down takes its routes and entries with it: then it is the cause.
-    let root = candidates.iter().find(|(p, _)| {
-        is_root(&p.kind) && follows_from(&best.kind) && p.spot.netns_inum == best.spot.netns_inum
+    // A device that goes down takes its routes and entries with it: then it is the cause, whichever
+    // direction it shows in.
+    let root = follows_from(&best.kind).then(|| {
+        case.walks
+            .iter()
+            .flat_map(|w| &w.problems)
+            .find(|p| is_root(&p.kind) && p.deadly() && p.spot.netns_inum == best.spot.netns_inum)
     });
-    root.map_or(Some((*best, *strength)), |(root, _)| Some((*root, *strength)))
+    root.flatten().map_or(Some((*best, *strength)), |root| Some((root, *strength)))
+}
+
+/// The problems that can be behind these packets: those of their direction. An answer that was never
+/// sent can also be a request that was not taken.
+fn suspects<'a>(case: &'a Case<'_>, death: &Death<'_>) -> impl Iterator<Item = &'a Problem> {
+    let unanswered = matches!(death.ending, Ending::Unanswered);
+    let (direction, netns) = (death.direction, death.netns);
+    case.walks
+        .iter()
+        .flat_map(|w| &w.problems)
+        .filter(move |p| p.direction == direction || unanswered && p.spot.netns_inum == netns)
 }
 
 /// A device that is not there, or not up: what depends on it is gone too.
@@ -187,10 +204,20 @@ fn follows_from(kind: &ProblemKind) -> bool {
 
 /// How well a problem's place agrees with where packets ended.
 fn nearness(case: &Case<'_>, death: &Death<'_>, problem: &Problem) -> Option<Strength> {
-    let exact = problem.after == death.last;
     let here = death.netns != 0 && problem.spot.netns_inum == death.netns;
-    let at = death.last.and_then(|p| case.position(death.direction, p)).map_or(0, |at| at + 1);
-    let near = problem.position.abs_diff(at) <= 1;
+    // Packets that left the planned path did so behind the last planned point.
+    let planned = |p: &Point| case.position(death.direction, *p).is_some();
+    let strayed = || death.example?.hops.iter().map(|h| h.point).rfind(planned);
+    let last = death.last.filter(planned).or_else(strayed);
+    let at = last.and_then(|p| case.position(death.direction, p)).map_or(0, |at| at + 1);
+    // Between nodes lie the wire's own points, if it can be watched.
+    let until = match death.ending {
+        Ending::Wire => case.next_node_position(death.direction, at),
+        _ => at,
+    };
+    let other_way = problem.direction != death.direction;
+    let exact = other_way || (at..=until).contains(&problem.position);
+    let near = problem.position + 1 >= at && problem.position <= until + 1;
     let decides = problem.deadly() && (problem.certain || death.drop().is_some());
     match (exact, near, here) {
         (true, ..) if decides => Some(Strength::Decided),
@@ -220,6 +247,7 @@ fn from_problem(
         fix: problem.fix(),
         confidence,
         place: silent.then(|| case.spot_place(problem)),
+        direction: None,
         rule: None,
     }
 }
@@ -252,6 +280,7 @@ fn apply(
         fix: if explanation.fix.is_empty() { bare.fix } else { explanation.fix },
         confidence,
         r#where: explanation.place.or(bare.r#where),
+        direction: explanation.direction.or(bare.direction),
         rule: explanation.rule.or(bare.rule),
         ..bare
     }
@@ -275,6 +304,7 @@ pub(super) fn likely(summary: impl Into<String>, fix: &[String]) -> Explanation 
         fix: fix.to_vec(),
         confidence: Confidence::Likely,
         place: None,
+        direction: None,
         rule: None,
     }
 }

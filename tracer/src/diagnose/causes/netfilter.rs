@@ -182,6 +182,7 @@ fn rule(case: &Case<'_>, death: &Death<'_>, wanted: &str) -> Option<Explanation>
         fix: problem.fix(),
         confidence: if sure { Confidence::Proven } else { Confidence::Likely },
         place: None,
+        direction: None,
         rule: Some(first.decision.describe()),
     })
 }

@@ -11,7 +11,7 @@ pub(super) const CAUSES: &[Cause] = &[
     Cause { code: "route.rp-filter", recognise: rp_filter },
     Cause { code: "route.martian-source", recognise: martian },
     Cause { code: "route.loop", recognise: going_round },
-    Cause { code: "route.ttl-exceeded", recognise: ttl },
+    Cause { code: "route.ttl-expired", recognise: ttl },
     Cause { code: "route.prohibit", recognise: prohibit },
     Cause { code: "route.unreachable", recognise: unreachable },
     Cause { code: "route.blackhole", recognise: blackhole },

@@ -3,7 +3,8 @@
 use super::{Cause, Explanation, likely, told};
 use crate::diagnose::Case;
 use crate::diagnose::death::{Death, Ending};
-use crate::model::L4;
+use crate::model::{Direction, L4};
+use crate::report::{Confidence, Place};
 
 pub(super) const CAUSES: &[Cause] = &[
     Cause { code: "socket.no-listener", recognise: no_listener },
@@ -69,6 +70,9 @@ fn backlog(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let mut explanation =
         likely("The accept queue of the program that should answer is full", &fix);
     explanation.evidence.push(format!("{name} rose by {by} there"));
-    explanation.confidence = crate::report::Confidence::Proven;
+    explanation.confidence = Confidence::Proven;
+    // What is missed is the answer; what was discarded is the request.
+    explanation.direction = Some(Direction::Forward);
+    explanation.place = Some(Place { stage: Some("socket".to_owned()), ..death.place.clone() });
     Some(explanation)
 }

@@ -8,6 +8,7 @@ use crate::model::NodePing;
 pub(super) const CAUSES: &[Cause] = &[
     Cause { code: "underlay.tunnel-blocked", recognise: blocked },
     Cause { code: "underlay.source-check", recognise: source_check },
+    Cause { code: "underlay.random-loss", recognise: some_lost },
     Cause { code: "underlay.lost", recognise: lost },
 ];
 
@@ -73,6 +74,24 @@ fn source_check(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     Some(explanation)
 }
 
+/// Some come through and some do not.
+fn some_lost(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
+    let some = matches!(death.ending, Ending::Wire) && death.count < death.of;
+    some.then(|| {
+        let share = death.count.saturating_mul(100) / death.of.max(1);
+        let mut explanation = likely(
+            format!("{share} % of the packets are lost between the nodes"),
+            &[
+                "ip -s link; ethtool -S PHYSICAL   # on both nodes: errors, drops, a full ring?"
+                    .to_owned(),
+                "mtr -u from node to node: a bad cable, an overloaded link or switch".to_owned(),
+            ],
+        );
+        explanation.evidence.extend(ping(case, death).map(ping_line));
+        explanation
+    })
+}
+
 fn lost(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     if !matches!(death.ending, Ending::Wire) {
         return None;
@@ -82,7 +101,6 @@ fn lost(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         Some(p) if p.answered == 0 => {
             format!("Nothing comes from {} to {}, not even a ping", p.from, p.to)
         }
-        _ if death.is_partial() => "Some packets are lost between the nodes".to_owned(),
         _ => "The packets are lost between the nodes".to_owned(),
     };
     let mut explanation = likely(text, &[]);

@@ -24,12 +24,24 @@ impl<'a> Walker<'a> {
                 "node {} sends to {has} for {ip}, but pod {} has {real}",
                 node.node, self.to.end.name
             );
-            let kind = ProblemKind::NeighborWrongMac {
-                ip,
-                device: first.name.clone(),
-                whose: Neighborhood::Pod,
-                has,
-                real,
+            let veth = attachment.veth.map(|v| v.index);
+            // Whoever sends from there through another port of the bridge is there, and answers.
+            let holder =
+                node.facts.fdb.iter().find(|e| {
+                    e.mac == has && !e.own && e.master.is_some() && Some(e.ifindex) != veth
+                });
+            let kind = match holder {
+                Some(entry) => ProblemKind::DuplicateAddress {
+                    address: ip,
+                    other: format!("{has} behind {}", text::name(&node.facts, entry.ifindex)),
+                },
+                None => ProblemKind::NeighborWrongMac {
+                    ip,
+                    device: first.name.clone(),
+                    whose: Neighborhood::Pod,
+                    has,
+                    real,
+                },
             };
             self.fault(
                 At::on(node, first),
@@ -173,7 +185,12 @@ impl<'a> Walker<'a> {
         }
         let has = text::name(&node.facts, entry.ifindex);
         let text = format!("{} sends {mac} of pod {} to {has}", bridge.name, self.to.end.name);
-        let kind = ProblemKind::BridgeEntryWrong { mac, has, expected: veth.name.clone() };
+        let kind = if entry.permanent {
+            ProblemKind::BridgeEntryWrong { mac, has, expected: veth.name.clone() }
+        } else {
+            // Learned there: what is behind that port sends from this address too.
+            ProblemKind::DuplicateMac { mac, other: format!("something behind {has}") }
+        };
         self.fault(at, Stage::Bridge, Fault::deadly(kind, text).entry(shown));
     }
 

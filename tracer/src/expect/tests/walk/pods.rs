@@ -156,19 +156,27 @@ fn what_nodes_and_bridges_think_of_a_pod() {
     };
     space(&mut facts, NODE[1]).neighbors.push(entry("02:00:00:00:00:99"));
     only(&facts, "neighbor.wrong-mac", "B.cni0", "B.cni0>");
-    let mut facts = healthy();
-    space(&mut facts, NODE[1]).fdb.push(FdbEntry {
+    // What answers from behind another port is a second holder of the address.
+    let behind = |text: &str, permanent: bool| FdbEntry {
         ifindex: VETH2,
-        mac: mac("02:aa:00:00:00:01"),
+        mac: mac(text),
         master: Some(BRIDGE),
         dst: None,
         via: None,
         vni: None,
         port: None,
         own: false,
-        permanent: false,
-    });
+        permanent,
+    };
+    space(&mut facts, NODE[1]).fdb.push(behind("02:00:00:00:00:99", false));
+    only(&facts, "pod.duplicate-address", "B.cni0", "B.cni0>");
+    let mut facts = healthy();
+    space(&mut facts, NODE[1]).fdb.push(behind("02:aa:00:00:00:01", true));
     only(&facts, "bridge.fdb-wrong", "B.vethabc", "B.cni0>");
+    // Learned there: a second holder of the hardware address.
+    let mut facts = healthy();
+    space(&mut facts, NODE[1]).fdb.push(behind("02:aa:00:00:00:01", false));
+    only(&facts, "bridge.duplicate-mac", "B.vethabc", "B.cni0>");
 }
 
 #[test]
