@@ -38,6 +38,8 @@ pub struct Cli {
 pub enum Command {
     /// A recorded trace, as if it ran now
     Replay(super::replay::ReplayArgs),
+    /// A recorded trace in another format
+    Export(super::export::ExportArgs),
     /// A two-node flannel cluster in network namespaces of this machine
     Lab(super::lab::LabArgs),
     /// Check the way between two pods from tables alone, without traffic

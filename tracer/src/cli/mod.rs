@@ -3,6 +3,7 @@
 pub mod args;
 pub mod causes;
 mod check;
+pub mod export;
 pub mod fault;
 pub mod inspect;
 pub mod lab;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => trace::run(&cli.trace),
         Some(args::Command::Replay(args)) => args.run(),
+        Some(args::Command::Export(args)) => args.run(),
         Some(args::Command::Lab(args)) => lab::run(args),
         Some(args::Command::Check(args)) => args.run(),
         Some(args::Command::Interfaces(args)) => args.run(),

@@ -61,8 +61,28 @@ impl Sink {
     }
 
     /// Whether a person looks at it now.
-    fn is_terminal(&self) -> bool {
+    pub fn is_terminal(&self) -> bool {
         matches!(self, Sink::Stdout) && std::io::stdout().is_terminal()
+    }
+
+    /// Takes parts of what is to be written; [`Sink::finish`] ends it.
+    pub fn stream(&mut self) -> Box<dyn Write + '_> {
+        match self {
+            Sink::Stdout => Box::new(std::io::stdout().lock()),
+            Sink::Special { file, .. } | Sink::File { file, .. } => Box::new(file),
+        }
+    }
+
+    /// What was streamed is whole.
+    ///
+    /// # Errors
+    /// When it cannot be put into its place.
+    pub fn finish(self) -> Result<()> {
+        if let Sink::File { path, temporary, .. } = &self {
+            std::fs::rename(temporary, path)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Writes everything. A closed pipe is the reader's choice and no error.

@@ -37,7 +37,7 @@ impl ReplayArgs {
     pub(super) fn run(&self) -> Result<u8> {
         let mut reader = Reader::open(&self.file)?;
         let sink = output::Sink::open(self.output.as_deref())?;
-        let replay = record::replay(&mut reader, &mut |_, _| {})?;
+        let replay = record::replay(&mut reader)?;
         if !self.quiet {
             for remark in &replay.remarks {
                 eprintln!("podtrace: {remark}");

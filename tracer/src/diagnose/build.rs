@@ -197,19 +197,29 @@ fn hop_report(case: &Case<'_>, hop: &Hop, before: Option<&Hop>, start: u64) -> H
         segments: hop.segments,
         bytes: hop.covered,
         inner: header(&hop.packet),
-        outer: hop.packet.outer.as_ref().map(|outer| OuterReport {
-            src_mac: outer.eth.map(|e| e.src.to_string()),
-            dst_mac: outer.eth.map(|e| e.dst.to_string()),
-            src_ip: outer.src.to_string(),
-            dst_ip: outer.dst.to_string(),
-            ttl: outer.ttl,
-            vni: outer.vni,
-            udp_src: outer.udp_src,
-            udp_dst: outer.udp_dst,
-        }),
+        outer: outer(&hop.packet),
         names: names_of(names, &hop.packet),
         changes: before.map_or_else(Vec::new, |b| changes(names, &b.packet, &hop.packet)),
     }
+}
+
+/// The headers of a packet: the flow's own, and the tunnel's.
+pub fn headers(packet: &Packet) -> (HeaderReport, Option<OuterReport>) {
+    (header(packet), outer(packet))
+}
+
+/// The tunnel's headers.
+fn outer(packet: &Packet) -> Option<OuterReport> {
+    packet.outer.as_ref().map(|outer| OuterReport {
+        src_mac: outer.eth.map(|e| e.src.to_string()),
+        dst_mac: outer.eth.map(|e| e.dst.to_string()),
+        src_ip: outer.src.to_string(),
+        dst_ip: outer.dst.to_string(),
+        ttl: outer.ttl,
+        vni: outer.vni,
+        udp_src: outer.udp_src,
+        udp_dst: outer.udp_dst,
+    })
 }
 
 /// The flow's own headers.

@@ -1,9 +1,17 @@
 //! Exports: each output format is a sink of the report.
 //!
 //! Enters: a [`Report`]. Leaves: text. A format is a module with a `render` function and a variant
-//! of [`Format`]; nothing else knows the formats.
+//! of [`Format`]; nothing else knows the formats. Formats that show every event ([`pcapng`],
+//! [`jsonl`], [`perfetto`]) need a recording besides.
 
+pub mod html;
 pub mod json;
+pub mod jsonl;
+pub mod markdown;
+pub mod marks;
+pub mod pcapng;
+pub mod perfetto;
+pub mod svg;
 pub mod text;
 
 #[cfg(test)]
@@ -25,17 +33,27 @@ pub enum Format {
     Text,
     /// For programs: schema `podtrace.report/1`.
     Json,
+    /// For an issue.
+    Markdown,
+    /// A page of its own.
+    Html,
+    /// The path as a picture.
+    Svg,
 }
 
 impl Format {
     /// Every format, in the order in which help lists them.
-    pub const ALL: [Format; 2] = [Format::Text, Format::Json];
+    pub const ALL: [Format; 5] =
+        [Format::Text, Format::Json, Format::Markdown, Format::Html, Format::Svg];
 
     /// As given on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Format::Text => "text",
             Format::Json => "json",
+            Format::Markdown => "markdown",
+            Format::Html => "html",
+            Format::Svg => "svg",
         }
     }
 
@@ -45,6 +63,9 @@ impl Format {
         match self {
             Format::Text => text::render(report, options),
             Format::Json => json::render(report),
+            Format::Markdown => markdown::render(report),
+            Format::Html => html::render(report, html::Extras::default()),
+            Format::Svg => svg::render(report),
         }
     }
 }
@@ -84,7 +105,7 @@ mod tests {
         let error = "xml".parse::<Format>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no output format \"xml\"; choose one of: text, json"
+            "there is no output format \"xml\"; choose one of: text, json, markdown, html, svg"
         );
     }
 

@@ -15,6 +15,7 @@ mod format;
 pub mod limits;
 mod reader;
 mod replay;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -25,4 +26,5 @@ pub use format::{
 };
 pub use reader::{ReadError, Reader};
 pub use replay::{Replay, replay};
+pub use scan::scan;
 pub use writer::{Recorder, Summary, Target};

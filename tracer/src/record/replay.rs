@@ -64,15 +64,12 @@ struct Player {
     last_ns: u64,
 }
 
-/// Reads a recording to its end. `watch` sees every event on the way.
+/// Reads a recording to its end.
 ///
 /// # Errors
 /// When it is not a recording, or a record is wrong. One that ends too early is no error: what is
 /// there is replayed, and [`Replay::remarks`] and the report say so.
-pub fn replay(
-    reader: &mut Reader,
-    watch: &mut dyn FnMut(&Topology, &RawEvent<'_>),
-) -> Result<Replay, ReadError> {
+pub fn replay(reader: &mut Reader) -> Result<Replay, ReadError> {
     let mut player = Player::default();
     let cut = loop {
         let number = reader.number() + 1;
@@ -82,7 +79,7 @@ pub fn replay(
             Next::Finished => break Some("its last record is missing".to_owned()),
             Next::Cut(reason) => break Some(reason),
         };
-        player.take(record, watch).map_err(|wrong| wrong.at(number))?;
+        player.take(record).map_err(|wrong| wrong.at(number))?;
     };
     let number = reader.number();
     player.finish(cut.map(|reason| (number, reason))).map_err(|wrong| wrong.at(number))
@@ -116,11 +113,7 @@ impl<T: Into<String>> From<T> for Wrong {
 }
 
 impl Player {
-    fn take(
-        &mut self,
-        record: Record<'_>,
-        watch: &mut dyn FnMut(&Topology, &RawEvent<'_>),
-    ) -> Result<(), Wrong> {
+    fn take(&mut self, record: Record<'_>) -> Result<(), Wrong> {
         if self.header.is_none() && !matches!(record, Record::Header(_)) {
             return Err(Wrong::foreign("its first record is no header"));
         }
@@ -133,9 +126,6 @@ impl Player {
                 let raw = event.event()?;
                 limits::event(&raw)?;
                 self.running()?;
-                if let Some((_, topology)) = self.topologies.first() {
-                    watch(topology, &raw);
-                }
                 self.see(raw);
                 if self.batch.len() >= limits::BATCH {
                     self.hand_on()?;

@@ -20,7 +20,7 @@ const MAX_ROLE: usize = 9;
 
 /// The packet to show: the first that shows what the direction's verdict says, else the first that
 /// failed in any way, else the first delivered.
-pub(super) fn choose<'a>(
+pub(in crate::export) fn choose<'a>(
     report: &'a Report,
     direction: &DirectionReport,
 ) -> Option<&'a JourneyReport> {

@@ -11,7 +11,7 @@ mod remarks;
 mod summary;
 mod units;
 mod verdict;
-mod words;
+pub(super) mod words;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +20,7 @@ use crate::model::Direction;
 use crate::report::{DirectionReport, Report, Status};
 pub use audit::render as audit;
 use canvas::Canvas;
+pub(super) use journey::choose;
 
 /// Narrowest layout; less is treated as this many columns.
 pub const MIN_WIDTH: usize = 60;
@@ -71,6 +72,11 @@ pub fn render(report: &Report, options: &TextOptions) -> String {
     remarks::draw(&mut canvas, report);
     verdict::repeat(&mut canvas, report);
     canvas.finish()
+}
+
+/// A duration with three significant digits.
+pub(super) fn duration(ns: u64) -> String {
+    units::duration(ns, Canvas::new(&TextOptions::default()).glyphs())
 }
 
 /// The direction whose headers are drawn: that which failed, else forward.

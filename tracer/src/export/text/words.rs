@@ -5,18 +5,18 @@ use crate::model::{Direction, Hook, Outcome, Role};
 use crate::report::{Confidence, Place, PointReport, Status};
 
 /// `A.cni0`, `A.a.eth0`.
-pub(super) fn label(point: &PointReport) -> String {
+pub(in crate::export) fn label(point: &PointReport) -> String {
     let pod = point.pod.as_ref().map_or_else(String::new, |pod| format!("{pod}."));
     format!("{}.{pod}{}", point.node, point.interface)
 }
 
 /// `A.cni0 in`.
-pub(super) fn label_hook(point: &PointReport) -> String {
+pub(in crate::export) fn label_hook(point: &PointReport) -> String {
     format!("{} {}", label(point), hook(point.hook))
 }
 
 /// `in`, `out`.
-pub(super) fn hook(hook: Hook) -> &'static str {
+pub(in crate::export) fn hook(hook: Hook) -> &'static str {
     match hook {
         Hook::Ingress => "in",
         Hook::Egress => "out",
@@ -24,7 +24,7 @@ pub(super) fn hook(hook: Hook) -> &'static str {
 }
 
 /// `bridge`; for a pod's interface, whose it is: `pod a`.
-pub(super) fn role(point: &PointReport) -> String {
+pub(in crate::export) fn role(point: &PointReport) -> String {
     match (&point.pod, point.role) {
         (Some(pod), Role::Pod) => format!("pod {pod}"),
         (_, role) => role.to_string(),
@@ -32,7 +32,7 @@ pub(super) fn role(point: &PointReport) -> String {
 }
 
 /// `A, pod a, cni0, forward, in nft_do_chain`; empty when nothing is known.
-pub(super) fn place(place: &Place) -> String {
+pub(in crate::export) fn place(place: &Place) -> String {
     let parts = [
         place.node.as_ref().map(|node| format!("node {node}")),
         place.pod.as_ref().map(|pod| format!("pod {pod}")),
@@ -44,7 +44,7 @@ pub(super) fn place(place: &Place) -> String {
 }
 
 /// `A.cni0`, `A`, for the headline; `None` when not even the node is known.
-pub(super) fn short_place(place: &Place) -> Option<String> {
+pub(in crate::export) fn short_place(place: &Place) -> Option<String> {
     let parts: Vec<&str> = [&place.node, &place.pod, &place.interface]
         .into_iter()
         .flatten()
@@ -54,7 +54,7 @@ pub(super) fn short_place(place: &Place) -> Option<String> {
 }
 
 /// `DELIVERED`, `NO TRAFFIC`.
-pub(super) fn status(status: Status) -> &'static str {
+pub(in crate::export) fn status(status: Status) -> &'static str {
     match status {
         Status::Delivered => "DELIVERED",
         Status::Dropped => "DROPPED",
@@ -77,7 +77,7 @@ pub(super) fn mark(status: Status, glyphs: &Glyphs) -> (&'static str, Tone) {
 }
 
 /// `proven`, with what a reader should make of less.
-pub(super) fn confidence(confidence: Confidence) -> &'static str {
+pub(in crate::export) fn confidence(confidence: Confidence) -> &'static str {
     match confidence {
         Confidence::Proven => "proven",
         Confidence::Likely => "likely",
@@ -86,7 +86,7 @@ pub(super) fn confidence(confidence: Confidence) -> &'static str {
 }
 
 /// `FORWARD`, `REPLY`.
-pub(super) fn title(direction: Direction) -> &'static str {
+pub(in crate::export) fn title(direction: Direction) -> &'static str {
     match direction {
         Direction::Forward => "FORWARD",
         Direction::Reply => "REPLY",
@@ -94,7 +94,7 @@ pub(super) fn title(direction: Direction) -> &'static str {
 }
 
 /// What became of a single packet.
-pub(super) fn outcome(outcome: Outcome) -> &'static str {
+pub(in crate::export) fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Delivered => "delivered",
         Outcome::Dropped => "dropped",

@@ -151,7 +151,7 @@ impl Tape {
 
 /// Replays a file.
 pub(crate) fn play(file: &[u8]) -> Result<Replay, ReadError> {
-    replay(&mut Reader::new(Box::new(io::Cursor::new(file.to_vec())))?, &mut |_, _| {})
+    replay(&mut Reader::new(Box::new(io::Cursor::new(file.to_vec())))?)
 }
 
 /// A file in memory that can be looked into; full, if need be.

@@ -1,0 +1,155 @@
+//! `podtrace export`: a recorded trace in another format.
+
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use super::Usage;
+use super::output::Sink;
+use crate::export::jsonl::Lines;
+use crate::export::marks::Marks;
+use crate::export::pcapng::Pcapng;
+use crate::export::{html, json, markdown, perfetto, svg};
+use crate::record::{self, ReadError, Reader, Replay};
+
+/// What a recording can be turned into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// The report, for programs
+    Json,
+    /// Every sighting of a packet, one JSON object each
+    Jsonl,
+    /// Packets for Wireshark and tshark
+    Pcapng,
+    /// A page of its own, for a browser
+    Html,
+    /// For an issue
+    Markdown,
+    /// The path as a picture
+    Svg,
+    /// Timeline for ui.perfetto.dev
+    Perfetto,
+}
+
+/// Turn a recorded trace into another format.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// Recording made with -w (- is standard input)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Format
+    #[arg(long, value_name = "FORMAT")]
+    format: Kind,
+    /// Where to write it instead of standard output (- is standard output)
+    #[arg(long, short = 'o', value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Only what this interface saw, such as A.cni0 (pcapng)
+    #[arg(long, value_name = "INTERFACE")]
+    hop: Option<String>,
+    /// No warnings
+    #[arg(long, short = 'q')]
+    quiet: bool,
+}
+
+/// A recording that can be read more than once.
+struct Source {
+    file: std::fs::File,
+}
+
+impl Source {
+    /// Opens a file; what comes through a pipe is kept in a temporary one.
+    fn open(path: &Path) -> Result<Self> {
+        let name = || path.display().to_string();
+        let mut given: Box<dyn io::Read> = if path == Path::new("-") {
+            Box::new(io::stdin())
+        } else {
+            let file = std::fs::File::open(path)
+                .map_err(|source| ReadError::Open { name: name(), source })?;
+            if file.metadata().is_ok_and(|m| m.is_file()) {
+                return Ok(Self { file });
+            }
+            Box::new(file)
+        };
+        let mut file = tempfile::tempfile().context("cannot keep the recording for a while")?;
+        io::copy(&mut given, &mut file).with_context(|| format!("cannot read {}", name()))?;
+        Ok(Self { file })
+    }
+
+    /// From its beginning.
+    fn reader(&self) -> Result<Reader> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Reader::new(Box::new(file))?)
+    }
+}
+
+impl ExportArgs {
+    /// Runs the command; the result is the exit status.
+    pub(super) fn run(&self) -> Result<u8> {
+        if self.hop.is_some() && self.format != Kind::Pcapng {
+            return Err(Usage("--hop is for --format pcapng".to_owned()).into());
+        }
+        let source = Source::open(&self.file)?;
+        let mut sink = Sink::open(self.output.as_deref())?;
+        if self.format == Kind::Pcapng && sink.is_terminal() {
+            let message = "pcapng is nothing for a terminal: give a file with -o, or a pipe";
+            return Err(Usage(message.to_owned()).into());
+        }
+        let replay = record::replay(&mut source.reader()?)?;
+        if !self.quiet {
+            for remark in &replay.remarks {
+                eprintln!("podtrace: {remark}");
+            }
+        }
+        let mut out = BufWriter::new(sink.stream());
+        write(self.format, &replay, self.hop.as_deref(), &source, &mut out)
+            .and_then(|()| Ok(out.flush()?))
+            .context("cannot write the export")?;
+        drop(out);
+        sink.finish()?;
+        Ok(0)
+    }
+}
+
+/// Writes a recording in a format.
+fn write(
+    kind: Kind,
+    replay: &Replay,
+    hop: Option<&str>,
+    source: &Source,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let analyses = || std::iter::once(&replay.main).chain(replay.large.iter().map(|l| &l.analyzed));
+    let text = match kind {
+        Kind::Json => json::render(&replay.report),
+        Kind::Markdown => markdown::render(&replay.report),
+        Kind::Svg => svg::render(&replay.report),
+        Kind::Perfetto => perfetto::render(&replay.report, &replay.main),
+        Kind::Html => {
+            let (before, after) = (replay.before.as_ref(), replay.after.as_ref());
+            html::render(&replay.report, html::Extras { before, after })
+        }
+        Kind::Jsonl => {
+            let marks = Marks::new(analyses());
+            let Some((_, topology, _)) = replay.main.traces.first() else { return Ok(()) };
+            let lines = Lines::new(topology, &marks, &replay.header);
+            return record::scan(&mut source.reader()?, |event| {
+                if let Some(line) = lines.line(event) {
+                    out.write_all(line.as_bytes())?;
+                }
+                Ok(())
+            });
+        }
+        Kind::Pcapng => {
+            let marks = Marks::new(analyses());
+            let mut export = Pcapng::start(out, replay, &marks, hop)?;
+            record::scan(&mut source.reader()?, |event| -> Result<()> {
+                Ok(export.event(out, &event)?)
+            })?;
+            return Ok(export.finish(out, replay)?);
+        }
+    };
+    Ok(out.write_all(text.as_bytes())?)
+}
