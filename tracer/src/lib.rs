@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod lab;
 pub mod model;
 pub mod netns;
+pub mod privacy;
 pub mod probe;
 pub mod record;
 pub mod report;

@@ -176,7 +176,7 @@ fn a_timeline_has_a_track_for_each_interface_and_arrows_between() {
     let count = |ph: &str| events.iter().filter(|e| e["ph"] == ph).count();
     assert_eq!((count("s"), count("f")), (6, 6), "an arrow for each packet");
     let tracks = events.iter().filter(|e| e["name"] == "thread_name").count();
-    assert_eq!(tracks, 12);
+    assert_eq!(tracks, 14, "those beside the path too");
     assert!(events.iter().all(|e| e["ph"] != "X" || e["dur"].as_f64() > Some(0.0)));
 }
 

@@ -117,6 +117,9 @@ pub struct TraceArgs {
     /// Record the trace to a file, for podtrace replay and export (- is standard output)
     #[arg(long, short = 'w', value_name = "FILE")]
     pub write: Option<PathBuf>,
+    /// Replace addresses and names by stand-ins and drop payload, in the report and the recording
+    #[arg(long)]
+    pub privacy: bool,
     /// Bytes of each packet to keep [default: the headers and 16 bytes of payload]
     #[arg(long, value_name = "BYTES",
           value_parser = clap::value_parser!(u16).range(64..=2048))]

@@ -12,7 +12,8 @@ use crate::export::jsonl::Lines;
 use crate::export::marks::Marks;
 use crate::export::pcapng::Pcapng;
 use crate::export::{html, json, markdown, perfetto, svg};
-use crate::record::{self, ReadError, Reader, Replay};
+use crate::privacy;
+use crate::record::{self, ReadError, Reader, Replay, Target};
 
 /// What a recording can be turned into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +32,8 @@ pub enum Kind {
     Svg,
     /// Timeline for ui.perfetto.dev
     Perfetto,
+    /// A recording again, for --privacy
+    Podtrace,
 }
 
 /// Turn a recorded trace into another format.
@@ -45,6 +48,9 @@ pub struct ExportArgs {
     /// Where to write it instead of standard output (- is standard output)
     #[arg(long, short = 'o', value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace addresses and names by stand-ins, drop payload
+    #[arg(long)]
+    privacy: bool,
     /// Only what this interface saw, such as A.cni0 (pcapng)
     #[arg(long, value_name = "INTERFACE")]
     hop: Option<String>,
@@ -54,7 +60,7 @@ pub struct ExportArgs {
 }
 
 /// A recording that can be read more than once.
-struct Source {
+pub(super) struct Source {
     file: std::fs::File,
 }
 
@@ -77,8 +83,30 @@ impl Source {
         Ok(Self { file })
     }
 
+    /// For a recording to be made, which nobody else can find.
+    pub(super) fn temporary() -> Result<(Self, Target)> {
+        let file = tempfile::tempfile().context("cannot make a temporary file")?;
+        let target = Target::new(file.try_clone()?);
+        Ok((Self { file }, target))
+    }
+
+    /// The same with stand-ins.
+    pub(super) fn private(&self) -> Result<Self> {
+        let (masked, target) = Self::temporary()?;
+        privacy::rewrite(&mut self.reader()?, target)?;
+        Ok(masked)
+    }
+
+    /// The file itself.
+    pub(super) fn copy(&self, out: &mut dyn Write) -> Result<()> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        io::copy(&mut file, out)?;
+        Ok(())
+    }
+
     /// From its beginning.
-    fn reader(&self) -> Result<Reader> {
+    pub(super) fn reader(&self) -> Result<Reader> {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(0))?;
         Ok(Reader::new(Box::new(file))?)
@@ -91,10 +119,13 @@ impl ExportArgs {
         if self.hop.is_some() && self.format != Kind::Pcapng {
             return Err(Usage("--hop is for --format pcapng".to_owned()).into());
         }
-        let source = Source::open(&self.file)?;
+        let mut source = Source::open(&self.file)?;
+        if self.privacy {
+            source = source.private()?;
+        }
         let mut sink = Sink::open(self.output.as_deref())?;
-        if self.format == Kind::Pcapng && sink.is_terminal() {
-            let message = "pcapng is nothing for a terminal: give a file with -o, or a pipe";
+        if matches!(self.format, Kind::Pcapng | Kind::Podtrace) && sink.is_terminal() {
+            let message = "this format is nothing for a terminal: give a file with -o, or a pipe";
             return Err(Usage(message.to_owned()).into());
         }
         let replay = record::replay(&mut source.reader()?)?;
@@ -127,6 +158,7 @@ fn write(
         Kind::Markdown => markdown::render(&replay.report),
         Kind::Svg => svg::render(&replay.report),
         Kind::Perfetto => perfetto::render(&replay.report, &replay.main),
+        Kind::Podtrace => return source.copy(out),
         Kind::Html => {
             let (before, after) = (replay.before.as_ref(), replay.after.as_ref());
             html::render(&replay.report, html::Extras { before, after })

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::args::TraceArgs;
+use super::export::Source;
 use super::{Usage, output, privileges, signals};
 use crate::endpoint;
 use crate::inventory::Inventory;
 use crate::model::End;
 use crate::probe::Proto;
-use crate::record::Target;
+use crate::record::{self, Target};
 use crate::service::{self, Destination};
 use crate::session::{Finished, Session, Spec};
 
@@ -50,12 +51,19 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     // Checked before the trace, so that a long one is not lost at its end.
     let sink = output::Sink::open(args.output.as_deref())?;
 
-    let recording = match &args.write {
+    let mut recording = match &args.write {
         Some(path) => Some(
             Target::open(path).with_context(|| format!("cannot record to {}", path.display()))?,
         ),
         None => None,
     };
+    // What is seen has to be known before stand-ins can be given: the recording is rewritten at the
+    // end, and the report made from that.
+    let mut private = None;
+    if args.privacy {
+        let (source, target) = Source::temporary()?;
+        private = Some((source, recording.replace(target)));
+    }
     let recording_to_stdout =
         args.output.is_none() && args.write.as_deref() == Some(Path::new("-"));
 
@@ -97,7 +105,15 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     }
     line.clear();
     say(session.notices());
-    let Finished { report, recording } = session.finish()?;
+    let Finished { mut report, mut recording } = session.finish()?;
+    if let Some((source, target)) = private {
+        recording.take().transpose().context("cannot record the trace")?;
+        let masked = source.private()?;
+        report = record::replay(&mut masked.reader()?)?.report;
+        if let Some(mut target) = target {
+            masked.copy(target.stream()).context("cannot record the trace")?;
+        }
+    }
     if recording_to_stdout {
         // The recording has taken its place.
         say(vec![report.verdict.summary.clone()]);

@@ -60,7 +60,7 @@ pub(super) fn header(header: &Header) -> Checked {
 }
 
 /// Whether a topology is within bounds and its paths lead over its own stations.
-pub(super) fn topology(topology: &Topology) -> Checked {
+pub(crate) fn topology(topology: &Topology) -> Checked {
     count(topology.stations.len(), STATIONS, "interfaces")?;
     topology.stations.iter().try_for_each(station)?;
     topology.src.iter().chain(&topology.dst).try_for_each(end)?;
@@ -79,7 +79,7 @@ pub(super) fn topology(topology: &Topology) -> Checked {
 }
 
 /// Whether an event is within bounds, beyond those of its line.
-pub(super) fn event(event: &RawEvent<'_>) -> Checked {
+pub(crate) fn event(event: &RawEvent<'_>) -> Checked {
     if let EventKind::Drop(info) = &event.kind {
         count(info.stack.len(), STACK, "frames of a stack")?;
         name(&info.reason, "a reason")?;

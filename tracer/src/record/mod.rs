@@ -24,7 +24,9 @@ pub use format::{
     Clock, End, Facts, FamilyTopology, Header, Losses, Machine, Observed, Record, SCHEMA, Stage,
     StageKind, When,
 };
-pub use reader::{ReadError, Reader};
+pub use reader::{Next, ReadError, Reader};
 pub use replay::{Replay, replay};
 pub use scan::scan;
-pub use writer::{Recorder, Summary, Target};
+#[cfg(test)]
+pub(crate) use tests::testing;
+pub use writer::{RecordWriter, Recorder, Summary, Target};

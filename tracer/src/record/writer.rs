@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::event::EventRecord;
 use super::format::{Header, Losses, Record};
 use super::limits;
-use crate::decode::{Batch, Unpacker};
+use crate::decode::{Batch, RawEvent, Unpacker};
 use crate::model::Loss;
 
 /// Bytes of records that make a zstd frame.
@@ -46,6 +46,11 @@ impl Target {
             return Ok(Self(Box::new(io::stdout())));
         }
         Ok(Self(Box::new(File::create(path)?)))
+    }
+
+    /// Where bytes of a recording made elsewhere go.
+    pub fn stream(&mut self) -> &mut dyn Write {
+        &mut self.0
     }
 
     /// Anything that takes bytes.
@@ -138,20 +143,12 @@ impl Recorder {
     /// # Errors
     /// When there can be no thread, or zstd has no memory.
     pub fn start(target: Target, header: Header, unpacker: Arc<Unpacker>) -> io::Result<Self> {
-        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
-        compressor.include_checksum(true)?;
+        let writer = RecordWriter::new(target)?;
         let (sender, receiver) = channel();
         let queue = Arc::<Queue>::default();
-        let writer = Writer {
-            out: target.0,
-            compressor,
-            unpacker,
-            lines: Vec::with_capacity(FRAME + (64 << 10)),
-            summary: Summary::default(),
-        };
         let thread = std::thread::Builder::new().name("recorder".into()).spawn({
             let queue = Arc::clone(&queue);
-            move || writer.run(&receiver, &queue)
+            move || run(writer, &unpacker, &receiver, &queue)
         })?;
         let (unrecorded, batches, patient) = (0, false, false);
         let mut recorder = Self { sender, queue, thread, unrecorded, batches, patient };
@@ -254,60 +251,55 @@ impl Recorder {
     }
 }
 
-/// The thread's side.
-struct Writer {
+/// Writes records, frame by frame.
+pub struct RecordWriter {
     out: Box<dyn Write + Send>,
     compressor: zstd::bulk::Compressor<'static>,
-    unpacker: Arc<Unpacker>,
     /// Records of the frame to come.
     lines: Vec<u8>,
     summary: Summary,
 }
 
-impl Writer {
-    fn run(mut self, messages: &Receiver<Message>, queue: &Queue) -> io::Result<Summary> {
-        let outcome = self.write_all(messages, queue);
-        if outcome.is_err() {
-            queue.fail();
-            // What still comes is let go, so that it takes no memory.
-            for message in messages {
-                if let Message::Batch(batch) = message {
-                    queue.leave(batch.size());
-                }
-            }
-        }
-        outcome.map(|()| self.summary)
+impl std::fmt::Debug for RecordWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordWriter").field("summary", &self.summary).finish_non_exhaustive()
+    }
+}
+
+impl RecordWriter {
+    /// Writes to `target`.
+    ///
+    /// # Errors
+    /// When zstd has no memory.
+    pub fn new(target: Target) -> io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        let lines = Vec::with_capacity(FRAME + (64 << 10));
+        Ok(Self { out: target.0, compressor, lines, summary: Summary::default() })
     }
 
-    fn write_all(&mut self, messages: &Receiver<Message>, queue: &Queue) -> io::Result<()> {
-        loop {
-            match messages.recv_timeout(FLUSH) {
-                Ok(Message::Batch(batch)) => {
-                    let written = self.batch(&batch);
-                    queue.leave(batch.size());
-                    written?;
-                }
-                Ok(Message::Line(line)) => {
-                    self.lines.extend_from_slice(&line);
-                    self.full_frame()?;
-                }
-                Ok(Message::Flush) | Err(RecvTimeoutError::Timeout) => self.frame()?,
-                Err(RecvTimeoutError::Disconnected) => return self.frame(),
-            }
-        }
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn event(&mut self, event: RawEvent<'_>) -> io::Result<()> {
+        self.summary.events += 1;
+        self.record(&Record::Event(EventRecord::of(event)))
     }
 
-    fn batch(&mut self, batch: &Batch) -> io::Result<()> {
-        let before = self.summary.events;
-        for record in batch.records() {
-            let Some(raw) = self.unpacker.unpack(record) else { continue };
-            serde_json::to_writer(&mut self.lines, &Record::Event(EventRecord::of(raw)))?;
-            self.lines.push(b'\n');
-            self.summary.events += 1;
-            self.full_frame()?;
-        }
-        serde_json::to_writer(&mut self.lines, &Record::Batch(self.summary.events - before))?;
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn record(&mut self, record: &Record<'_>) -> io::Result<()> {
+        serde_json::to_writer(&mut self.lines, record)?;
         self.lines.push(b'\n');
+        self.full_frame()
+    }
+
+    /// Adds a record that is a line already.
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.lines.extend_from_slice(line);
         self.full_frame()
     }
 
@@ -315,6 +307,7 @@ impl Writer {
         if self.lines.len() < FRAME { Ok(()) } else { self.frame() }
     }
 
+    /// Ends the frame, if there is anything in it.
     fn frame(&mut self) -> io::Result<()> {
         if self.lines.is_empty() {
             return Ok(());
@@ -326,4 +319,64 @@ impl Writer {
         self.summary.bytes += frame.len() as u64;
         Ok(())
     }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> io::Result<Summary> {
+        self.frame()?;
+        Ok(self.summary)
+    }
+}
+
+/// Turns messages into records until the recorder is gone, or writing fails.
+fn run(
+    mut writer: RecordWriter,
+    unpacker: &Unpacker,
+    messages: &Receiver<Message>,
+    queue: &Queue,
+) -> io::Result<Summary> {
+    let outcome = write_all(&mut writer, unpacker, messages, queue);
+    if outcome.is_err() {
+        queue.fail();
+        // What still comes is let go, so that it takes no memory.
+        for message in messages {
+            if let Message::Batch(batch) = message {
+                queue.leave(batch.size());
+            }
+        }
+    }
+    outcome.and_then(|()| writer.finish())
+}
+
+fn write_all(
+    writer: &mut RecordWriter,
+    unpacker: &Unpacker,
+    messages: &Receiver<Message>,
+    queue: &Queue,
+) -> io::Result<()> {
+    loop {
+        match messages.recv_timeout(FLUSH) {
+            Ok(Message::Batch(batch)) => {
+                let written = write_batch(writer, unpacker, &batch);
+                queue.leave(batch.size());
+                written?;
+            }
+            Ok(Message::Line(line)) => writer.line(&line)?,
+            Ok(Message::Flush) | Err(RecvTimeoutError::Timeout) => writer.frame()?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+fn write_batch(writer: &mut RecordWriter, unpacker: &Unpacker, batch: &Batch) -> io::Result<()> {
+    let before = writer.summary.events;
+    for record in batch.records() {
+        if let Some(raw) = unpacker.unpack(record) {
+            writer.event(raw)?;
+        }
+    }
+    let events = writer.summary.events - before;
+    writer.record(&Record::Batch(events))
 }

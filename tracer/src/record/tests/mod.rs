@@ -16,6 +16,12 @@ use crate::export::{json, text};
 use crate::report::Status;
 use tape::{Shared, Tape, play};
 
+/// For tests of what comes after a recording.
+pub(crate) mod testing {
+    pub(crate) use super::fixture;
+    pub(crate) use super::tape::{Shared, play};
+}
+
 /// Recordings of real traces, of every schema ever released.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data");
