@@ -25,8 +25,8 @@ use crate::facts::{self, PathFacts};
 use crate::model::{Body, Direction, L4, Observation, Outcome, Topology, Trace};
 use crate::report::{PacketCounts, Report, SCHEMA, Tool, Verdict};
 
-use case::Case;
 pub use build::headers;
+use case::Case;
 pub use large::with_large;
 pub use place::{Stage, stage};
 pub use text::{icmp_text, tcp_flags_text};

@@ -48,7 +48,7 @@ impl Mask {
             return self.v4(v4).to_ipv6_mapped();
         }
         // Solicited-node addresses hold the end of an address (RFC 4291 section 2.7.1).
-        if value >> 24 == 0xff02_0000_0000_0000_0000_0001_ff {
+        if value >> 24 == 0x00ff_0200_0000_0000_0000_0000_01ff {
             return Ipv6Addr::from(value >> 24 << 24 | u128::from(self.low24(value as u32)));
         }
         let kept = match first {
