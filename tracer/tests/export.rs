@@ -190,3 +190,36 @@ fn pages_and_pictures_tell_the_verdict() {
         assert!(text(name, "markdown").starts_with(&format!("## {verdict}")));
     }
 }
+
+#[test]
+fn a_bundle_holds_everything_and_with_privacy_no_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for private in [false, true] {
+        let file = dir.path().join("x.tar.zst");
+        let mut command = Command::new(PODTRACE);
+        command.arg("bundle").arg(recording("forward-drop")).arg("-o").arg(&file);
+        if private {
+            command.arg("--privacy");
+        }
+        assert!(command.status().expect("start podtrace").success());
+        let file = std::fs::File::open(&file).expect("the bundle");
+        let mut archive = tar::Archive::new(zstd::Decoder::new(file).expect("zstd"));
+        let mut names = Vec::new();
+        for entry in archive.entries().expect("tar") {
+            let mut entry = entry.expect("tar");
+            let name = entry.path().expect("a name").to_string_lossy().into_owned();
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).expect("tar");
+            if name.ends_with(".podtrace") {
+                content = zstd::decode_all(content.as_slice()).expect("zstd");
+            }
+            let secret = b"podtrace-record";
+            let found = content.windows(secret.len()).any(|w| w == secret);
+            assert!(!private || !found, "{name}");
+            names.push(name);
+        }
+        names.sort();
+        let all = ["packets.pcapng", "report.html", "report.json", "report.md", "trace.podtrace"];
+        assert_eq!(names, all.map(|name| format!("podtrace/{name}")));
+    }
+}

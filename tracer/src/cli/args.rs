@@ -40,6 +40,8 @@ pub enum Command {
     Replay(super::replay::ReplayArgs),
     /// A recorded trace in another format
     Export(super::export::ExportArgs),
+    /// A recorded trace with all that can be made of it, in one file for a bug report
+    Bundle(super::bundle::BundleArgs),
     /// A two-node flannel cluster in network namespaces of this machine
     Lab(super::lab::LabArgs),
     /// Check the way between two pods from tables alone, without traffic

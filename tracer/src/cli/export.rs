@@ -66,7 +66,7 @@ pub(super) struct Source {
 
 impl Source {
     /// Opens a file; what comes through a pipe is kept in a temporary one.
-    fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let name = || path.display().to_string();
         let mut given: Box<dyn io::Read> = if path == Path::new("-") {
             Box::new(io::stdin())
@@ -145,7 +145,7 @@ impl ExportArgs {
 }
 
 /// Writes a recording in a format.
-fn write(
+pub(super) fn write(
     kind: Kind,
     replay: &Replay,
     hop: Option<&str>,

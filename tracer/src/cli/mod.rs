@@ -1,6 +1,7 @@
 //! Command line: arguments, commands, exit status.
 
 pub mod args;
+pub mod bundle;
 pub mod causes;
 mod check;
 pub mod export;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         None => trace::run(&cli.trace),
         Some(args::Command::Replay(args)) => args.run(),
         Some(args::Command::Export(args)) => args.run(),
+        Some(args::Command::Bundle(args)) => args.run(),
         Some(args::Command::Lab(args)) => lab::run(args),
         Some(args::Command::Check(args)) => args.run(),
         Some(args::Command::Interfaces(args)) => args.run(),
