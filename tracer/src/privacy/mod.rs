@@ -16,6 +16,7 @@ mod tests;
 mod text;
 mod words;
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
 pub use rewrite::rewrite;
@@ -29,6 +30,8 @@ struct Mask {
     /// Keyed with random numbers of the operating system.
     key: RandomState,
     names: Dictionary,
+    /// Names of interfaces, for the patterns of rules.
+    interfaces: BTreeSet<String>,
 }
 
 impl Mask {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::Mask;
 use crate::decode::RawEvent;
 use crate::facts::PathFacts;
-use crate::facts::firewall::AddressRange;
-use crate::model::{End as Endpoint, Names, Observation, Topology};
+use crate::facts::firewall::{AddressRange, NamePattern};
+use crate::model::{Alias, End as Endpoint, Names, Observation, Service, Topology};
 use crate::record::{
     End, Facts, FamilyTopology, Header, Next, Observed, ReadError, Reader, Record, RecordWriter,
     Stage, Target, limits,
@@ -119,11 +119,23 @@ impl Mask {
             pod: end.pod.map(|pod| self.name(&pod, "pod")),
             ips: end.ips.into_iter().map(|ip| self.ip(ip)).collect(),
             netns_inum: end.netns_inum,
+            service: end.service.map(|service| Service {
+                ip: self.ip(service.ip),
+                translator: self.name(&service.translator, "node"),
+                entry: service.entry.map(|entry| self.text(&entry)),
+                port: service.port,
+                proto: service.proto,
+                target_port: service.target_port,
+                leads: service.leads,
+                dead: service.dead,
+            }),
         }
     }
 
     fn topology(&mut self, topology: Topology) -> Topology {
-        let mut stations = topology.stations;
+        // Every field by name: one that is new must not slip through.
+        let Topology { src, dst, mut stations, forward, reply, names, vxlan_ports, aliases, gaps } =
+            topology;
         for station in &mut stations {
             station.node = self.name(&station.node, "node");
             station.pod = station.pod.take().map(|pod| self.name(&pod, "pod"));
@@ -135,18 +147,24 @@ impl Mask {
                 vxlan.local = vxlan.local.map(|ip| self.ip(ip));
             }
         }
-        let Names { ip, mac } = topology.names;
+        let Names { ip, mac } = names;
         let ip: HashMap<_, _> =
             ip.into_iter().map(|(ip, name)| (self.ip(ip), self.text(&name))).collect();
         let mac: HashMap<_, _> =
             mac.into_iter().map(|(mac, name)| (self.mac(mac), self.text(&name))).collect();
         Topology {
-            src: topology.src.map(|end| self.end(end)),
-            dst: topology.dst.map(|end| self.end(end)),
+            src: src.map(|end| self.end(end)),
+            dst: dst.map(|end| self.end(end)),
             stations,
+            forward,
+            reply,
             names: Names { ip, mac },
-            gaps: topology.gaps.iter().map(|gap| self.text(gap)).collect(),
-            ..topology
+            vxlan_ports,
+            aliases: aliases
+                .into_iter()
+                .map(|alias| Alias { ip: self.ip(alias.ip), real: self.ip(alias.real), ..alias })
+                .collect(),
+            gaps: gaps.iter().map(|gap| self.text(gap)).collect(),
         }
     }
 
@@ -170,13 +188,14 @@ impl Mask {
     }
 
     /// Facts are many and grow: their serialized form is gone through, whatever it holds.
-    fn facts(&mut self, facts: &PathFacts) -> serde_json::Result<PathFacts> {
+    pub(super) fn facts(&mut self, facts: &PathFacts) -> serde_json::Result<PathFacts> {
         for space in &facts.spaces {
             self.names.node(&space.node);
             self.names.pod(space.pod.as_deref());
             self.names.add(&space.facts.name, "netns");
             for link in &space.facts.links {
                 self.names.add(&link.name, "if");
+                self.interfaces.insert(link.name.clone());
             }
         }
         for pod in &facts.pods {
@@ -197,7 +216,18 @@ impl Mask {
                 }
             }
             Value::String(text) => *text = self.text(text),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item, key)),
+            Value::Array(items) => {
+                // A pattern would match no stand-in: in its place go the names that it matches.
+                let patterns = std::mem::take(items);
+                for mut item in patterns {
+                    let names = self.matched(&item);
+                    if names.is_empty() {
+                        self.value(&mut item, key);
+                        items.push(item);
+                    }
+                    items.extend(names);
+                }
+            }
             Value::Object(fields) => {
                 if let Ok(range) =
                     serde_json::from_value::<AddressRange>(Value::Object(fields.clone()))
@@ -205,16 +235,10 @@ impl Mask {
                 {
                     *value = masked;
                 } else if key == "sysctls" {
-                    // Names of parameters hold those of interfaces.
                     let old = std::mem::take(fields);
                     for (name, mut of) in old {
-                        let parts = name.split('.').map(|part| match self.names.get(part) {
-                            Some(standin) => standin.to_owned(),
-                            None => part.to_owned(),
-                        });
-                        let name = parts.collect::<Vec<_>>().join(".");
                         self.value(&mut of, "");
-                        fields.insert(name, of);
+                        fields.insert(self.parameter(&name), of);
                     }
                 } else {
                     fields.iter_mut().for_each(|(name, field)| self.value(field, name));
@@ -222,5 +246,38 @@ impl Mask {
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
+    }
+
+    /// The stand-ins that a pattern with a wildcard stands for; none for anything else.
+    fn matched(&self, value: &Value) -> Vec<Value> {
+        if value.get("prefix").is_none() {
+            return Vec::new();
+        }
+        match serde_json::from_value::<NamePattern>(value.clone()) {
+            // The one that matches everything still does.
+            Ok(pattern) if pattern.prefix && !pattern.name.is_empty() => {
+                let matching = self.interfaces.iter().filter(|name| pattern.matches(name));
+                let names = matching.filter_map(|name| self.names.get(name).map(str::to_owned));
+                names
+                    .filter_map(|name| {
+                        serde_json::to_value(NamePattern { name, prefix: false }).ok()
+                    })
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The name of a kernel parameter, `net.ipv4.conf.eth0/100.rp_filter`: those of one interface
+    /// hold its name, with a slash for a full stop.
+    fn parameter(&mut self, name: &str) -> String {
+        let mut parts: Vec<String> = name.split('.').map(str::to_owned).collect();
+        if let [_, _, table, interface, _] = &mut parts[..]
+            && matches!(table.as_str(), "conf" | "neigh")
+            && !matches!(interface.as_str(), "all" | "default")
+        {
+            *interface = self.names.add(&interface.replace('/', "."), "if");
+        }
+        parts.join(".")
     }
 }

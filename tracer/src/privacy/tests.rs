@@ -162,6 +162,96 @@ fn words_of_rules_stay_and_names_go() {
     assert_eq!(mask.text(rule), masked);
 }
 
+#[test]
+fn addresses_within_words_and_numbers_go() {
+    let mut mask = Mask::default();
+    for text in [
+        "to:10.77.88.99-10.77.88.120:80-90",
+        "pod-10.77.88.99.example",
+        "x10.77.88.99",
+        "10.77.88.99_old",
+        "match 0xa4d5863/0xffffffff at 16",
+        "match 0a4d5863/ffffffff at 16",
+        "match 64646464/ffffffff at 16",
+        "fe80::4d58:63ff%uplink7",
+        "http://10.77.88.99:8080/",
+        "[fd77:88::99]:80",
+        "ipv6-fd77:88::99",
+        "02-4d-58-63-00-01",
+    ] {
+        let masked = mask.text(text);
+        for gone in ["77.88", "88.99", "4d58", "64646464", "fd77", "88::", "uplink", "4d-58"] {
+            assert!(!masked.contains(gone), "{text}: {masked}");
+        }
+    }
+    let plain = "mark match 0x4000/0x4000 mask 0xffffffff limit 3 size 1000000000";
+    assert_eq!(mask.text(plain), plain);
+}
+
+/// Facts of a packet filter that names addresses, interfaces, comments and sets.
+fn filtered(facts: &mut crate::facts::PathFacts) {
+    use crate::facts::firewall::{
+        Action, Backend, Chain, Condition, FirewallRule, Match, NamePattern,
+    };
+    use crate::facts::firewall::{Table, TableFamily};
+    let pattern = |name: &str, prefix| NamePattern { name: name.into(), prefix };
+    let rule = FirewallRule {
+        handle: Some(7),
+        text: "-i cali+ -s 10.77.88.0/24 -m comment --comment \"zurich office\" -j zurich-fw"
+            .into(),
+        counter: None,
+        conditions: [
+            Match::Iif(vec![
+                pattern("cali", true),
+                pattern("caliabc", false),
+                pattern("none", true),
+            ]),
+            Match::Src(vec!["10.77.88.0/24".parse::<ipnet::IpNet>().unwrap().into()]),
+            Match::EtherSrc(vec![Mac([2, 0x4d, 0x58, 0x63, 0, 1])]),
+            Match::Unknown("--match-set zurich-nets src".into()),
+        ]
+        .map(Condition::is)
+        .into(),
+        effects: vec![Action::Dnat { to: "10.77.88.99-10.77.88.120:80".into() }],
+        action: Action::Jump("zurich-fw".into()),
+    };
+    let space = &mut facts.spaces[0].facts;
+    space.links[0].name = "caliabc".into();
+    space.sysctls.insert("net.ipv4.conf.zurich0/7.rp_filter".into(), "1".into());
+    space.sysctls.insert("net.ipv4.conf.all.rp_filter".into(), "1".into());
+    space.firewall.tables = vec![Table {
+        backend: Backend::Nft,
+        family: TableFamily::Inet,
+        name: "zurich".into(),
+        chains: vec![Chain { name: "zurich-fw".into(), base: None, rules: vec![rule] }],
+    }];
+}
+
+#[test]
+fn rules_of_packet_filters_match_the_stand_ins() {
+    let mut facts = play(&fixture("healthy")).unwrap().before.unwrap();
+    filtered(&mut facts);
+    let mut mask = Mask::default();
+    let masked = mask.facts(&facts).unwrap();
+    let text = serde_json::to_string(&masked).unwrap();
+    for gone in ["zurich", "cali", "77.88", "4d:58"] {
+        assert!(!text.contains(gone), "{gone}: {text}");
+    }
+    let space = &masked.spaces[0].facts;
+    let link = &space.links[0].name;
+    let rule = &space.firewall.tables[0].chains[0].rules[0];
+    let [iif, src, ..] = &rule.conditions[..] else { panic!("{rule:?}") };
+    let crate::facts::firewall::Match::Iif(names) = &iif.what else { panic!("{iif:?}") };
+    assert_eq!(names.len(), 3);
+    assert!(names[0].matches(link) && names[1].matches(link) && !names[2].matches(link));
+    let crate::facts::firewall::Match::Src(ranges) = &src.what else { panic!("{src:?}") };
+    assert!(ranges[0].contains(mask.ip("10.77.88.42".parse().unwrap())));
+    assert_eq!(space.sysctls["net.ipv4.conf.all.rp_filter"], "1");
+    // The chain that is jumped to is called as the rule calls it.
+    let chain = &space.firewall.tables[0].chains[0].name;
+    assert!(matches!(&rule.action, crate::facts::firewall::Action::Jump(to) if to == chain));
+}
+
 fn v4() -> impl Strategy<Value = std::net::Ipv4Addr> {
     any::<u32>().prop_map(std::net::Ipv4Addr::from)
 }

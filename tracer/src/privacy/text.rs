@@ -65,6 +65,18 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '-'
 }
 
+/// Whether four numbers with full stops between them are in it.
+fn has_address(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    parts.windows(4).any(|four| {
+        digits(four[1])
+            && digits(four[2])
+            && four[0].ends_with(|c: char| c.is_ascii_digit())
+            && four[3].starts_with(|c: char| c.is_ascii_digit())
+    })
+}
+
 /// The longest name looked for in a text, bytes.
 const NAME: usize = 256;
 
@@ -120,7 +132,7 @@ impl Mask {
             let candidate = &rest[..end];
             if candidate.contains(['.', ':'])
                 && let Some(standin) = self.address(candidate)
-                && !rest[end..].starts_with(is_word)
+                && !rest[end..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
             {
                 return (end, Cow::Owned(standin));
             }
@@ -132,6 +144,11 @@ impl Mask {
         let near = &rest[..rest.floor_char_boundary(NAME)];
         if let Some((name, standin)) = self.names.longest(near) {
             return (name.len(), Cow::Owned(standin.to_owned()));
+        }
+        // An address that is part of a word (`pod-10.1.2.3`) would be taken for numbers.
+        let wide = rest[..run(|c| is_word(c) || c == '.')].trim_end_matches('.');
+        if has_address(wide) {
+            return (wide.len(), Cow::Owned(self.names.add(wide, "word")));
         }
         let word = run(is_word).max(rest.chars().next().map_or(0, char::len_utf8));
         let word = &rest[..word];

@@ -61,12 +61,16 @@ pub(super) fn is_harmless(word: &str) -> bool {
     let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let hex = |word: &str| {
         word.strip_prefix("0x").is_some_and(|d| {
-            // Longer ones may be addresses in the kernel.
-            (1..=8).contains(&d.len()) && d.bytes().all(|b| b.is_ascii_hexdigit())
+            // Longer ones may be addresses, of the kernel's or of a pod: `match 0xaf40202`.
+            (1..=6).contains(&d.len()) && d.bytes().all(|b| b.is_ascii_hexdigit())
+                || d.len() == 8 && d.bytes().all(|b| b == b'f')
         })
     };
     // Options of iptables begin with one or two dashes.
     // A single letter is an option too, unless it is a known name.
     let bare = word.trim_start_matches('-');
-    bare.len() < 2 || KNOWN.contains(bare) || (number(bare) && bare.len() <= 10) || hex(bare)
+    bare.len() < 2
+        || KNOWN.contains(bare)
+        || (number(bare) && !(7..=8).contains(&bare.len()) && bare.len() <= 10)
+        || hex(bare)
 }
