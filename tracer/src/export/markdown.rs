@@ -47,8 +47,8 @@ pub fn render(report: &Report) -> String {
         out,
         "## {}: {} → {}\n",
         words::status(verdict.status),
-        plain(&report.src.name),
-        plain(&report.dst.name)
+        plain(&report.src.title()),
+        plain(&report.dst.title())
     );
     told(&mut out, verdict);
     environment(&mut out, report);
@@ -85,6 +85,7 @@ fn told(out: &mut String, verdict: &Verdict) {
     row("Last seen", verdict.last_seen.as_ref().map(words::label_hook));
     row("Expected next", verdict.next_expected.as_ref().map(words::label_hook));
     row("Kernel", verdict.kernel_reason.as_ref().map(|r| format!("{} ({})", r.name, r.code)));
+    row("Rule", verdict.rule.clone());
     if !verdict.evidence.is_empty() {
         let _ = writeln!(out, "- **Evidence:**");
         verdict.evidence.iter().for_each(|e| _ = writeln!(out, "  - {}", plain(e)));

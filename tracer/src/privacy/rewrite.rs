@@ -121,6 +121,7 @@ impl Mask {
             netns_inum: end.netns_inum,
             service: end.service.map(|service| Service {
                 ip: self.ip(service.ip),
+                others: service.others.into_iter().map(|ip| self.ip(ip)).collect(),
                 translator: self.name(&service.translator, "node"),
                 entry: service.entry.map(|entry| self.text(&entry)),
                 port: service.port,

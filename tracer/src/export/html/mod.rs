@@ -148,8 +148,8 @@ pub fn render(report: &Report, extras: Extras<'_>) -> String {
         style: svg::STYLE,
         status: words::status(report.verdict.status),
         tone: tone(report.verdict.status),
-        src: report.src.name.clone(),
-        dst: report.dst.name.clone(),
+        src: report.src.title(),
+        dst: report.dst.title(),
         counts: format!(
             "{} sent, {} delivered, {} answered",
             report.packets.sent, report.packets.delivered, report.packets.replied
@@ -195,6 +195,7 @@ fn told(verdict: &Verdict) -> Told {
         ("last seen", verdict.last_seen.as_ref().map(words::label_hook)),
         ("expected next", verdict.next_expected.as_ref().map(words::label_hook)),
         ("kernel", verdict.kernel_reason.as_ref().map(|r| format!("{} ({})", r.name, r.code))),
+        ("rule", verdict.rule.clone()),
     ];
     Told {
         status: words::status(verdict.status),
@@ -363,7 +364,9 @@ fn packet(journey: &JourneyReport, places: &[Place], longest: u64) -> Packet {
         tone: match journey.outcome {
             Outcome::Delivered => "good",
             Outcome::Dropped | Outcome::Rejected | Outcome::Lost => "bad",
-            Outcome::Partial | Outcome::InFlight | Outcome::Incomplete => "warn",
+            Outcome::Partial | Outcome::InFlight | Outcome::Incomplete | Outcome::Elsewhere => {
+                "warn"
+            }
         },
         time: text::duration(length(journey)),
         width: (u128::from(length(journey)) * 100 / u128::from(longest)).clamp(1, 100) as u64,
