@@ -1,5 +1,6 @@
 //! Builds, tests and demonstrates podtrace: `cargo xtask help`.
 
+mod bench;
 mod demo;
 mod ebpf;
 mod machine;
@@ -41,6 +42,8 @@ enum Task {
     Demo,
     /// Format, lints, unit tests, and the tests on real namespaces (as root)
     Test(test::TestArgs),
+    /// Measure what watching costs, and write docs/performance.md (as root)
+    Bench(bench::Options),
     /// Tests on Debian's kernels 6.1 and 6.12, in emulated machines
     Vm(vm::Options),
 }
@@ -72,6 +75,7 @@ fn run(machine: &Machine, task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Demo => demo::run(machine)?,
         Task::Test(args) => return test::run(machine, &args),
+        Task::Bench(options) => bench::run(machine, &options)?,
         Task::Vm(options) => vm::run(machine, &options)?,
     }
     Ok(ExitCode::SUCCESS)
