@@ -1,6 +1,6 @@
 //! The classifier: record a packet of the flow at one interface.
 
-use core::{mem::MaybeUninit, ptr::read_unaligned};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -11,10 +11,10 @@ use tracer_common::{HopHeader, KIND_HOP, LOST_HOP, MAX_L3_DEVICES, SNAP_CLASSES,
 use crate::{
     config::config,
     filter::{
-        ETH_ARP, ETH_IP, ETH_IPV6, ETH_LEN, Head4, Head6, Source, is_below, layer4, layer6, parts,
-        thorough,
+        ETH_ARP, ETH_IP, ETH_IPV6, ETH_LEN, Source, is_below, layer4, layer6, parts, thorough,
     },
     maps::{EVENTS, NO_WAKEUP, count_lost},
+    packet::{copy, half, head4, head6},
 };
 
 /// Packet bytes through the helper, wherever they lie.
@@ -57,7 +57,7 @@ fn quick(skb: *mut __sk_buff, protocol: u32) -> u32 {
     let packet = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
     if protocol == ETH_IP && linear!(packet, AT + 28) {
         // SAFETY: just compared, which is what the verifier wants to see.
-        let head = unsafe { read_unaligned((packet.0 + AT as usize) as *const Head4) };
+        let head = unsafe { head4::<{ AT as usize }>(packet.0) };
         let step = layer4(&head, AT, matched::PLAIN);
         if !is_below(step) {
             return step as u32;
@@ -67,8 +67,8 @@ fn quick(skb: *mut __sk_buff, protocol: u32) -> u32 {
             // SAFETY: as above.
             let (ethertype, inner) = unsafe {
                 (
-                    read_unaligned((packet.0 + TUNNEL as usize + 12) as *const u16) as u32,
-                    read_unaligned((packet.0 + INNER as usize) as *const Head4),
+                    half::<{ TUNNEL as usize + 12 }>(packet.0),
+                    head4::<{ INNER as usize }>(packet.0),
                 )
             };
             if ethertype == ETH_IP {
@@ -82,7 +82,7 @@ fn quick(skb: *mut __sk_buff, protocol: u32) -> u32 {
     }
     if protocol == ETH_IPV6 && linear!(packet, AT + 48) {
         // SAFETY: as above.
-        let head = unsafe { read_unaligned((packet.0 + AT as usize) as *const Head6) };
+        let head = unsafe { head6::<{ AT as usize }>(packet.0) };
         let step = layer6(&head, AT, matched::PLAIN);
         if !is_below(step) {
             return step as u32;
@@ -198,17 +198,10 @@ fn keep<const SLOT: u8, const HOOK: u8, const N: usize>(
         (*header).cpu = bpf_get_smp_processor_id() as u8;
         (*header).pad = 0;
         let start = (*skb).data as usize;
-        if N <= 128 && want >= N as u32 && start + N <= (*skb).data_end as usize {
-            // The common case: all of it lies in the linear part. Word by word beats the helper.
+        if (N == 64 || N == 128) && want >= N as u32 && start + N <= (*skb).data_end as usize {
+            // The common case: all of it lies in the linear part. Words beat the helper.
             (*header).caplen = N as u16;
-            let mut i = 0;
-            while i < N {
-                data.cast::<u8>()
-                    .add(i)
-                    .cast::<u64>()
-                    .write(read_unaligned((start + i) as *const u64));
-                i += 8;
-            }
+            copy::<N>(start, data.cast());
         } else {
             let n = if len < want { len } else { want };
             // bpf_skb_load_bytes refuses a size that might be 0, and the verifier of 6.1 does not

@@ -16,6 +16,7 @@ mod drop;
 mod filter;
 mod hop;
 mod maps;
+mod packet;
 
 use aya_ebpf::{
     macros::{btf_tracepoint, classifier},
