@@ -49,6 +49,8 @@ impl Compiler {
         let mut flags = vec![
             format!("-Clinker={}", self.linker.display()),
             "-Clink-arg=--btf".to_owned(),
+            // 32-bit registers and comparisons, since Linux 5.1: shifts to and fro without.
+            "-Ctarget-cpu=v3".to_owned(),
             "-Cdebuginfo=2".to_owned(),
         ];
         // The object shall not depend on where it was built.
