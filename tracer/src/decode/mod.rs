@@ -30,6 +30,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// An empty one with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), count: 0 }
+    }
+
     /// Appends a record.
     pub fn push(&mut self, record: &[u8]) {
         let Ok(len) = u32::try_from(record.len()) else { return };

@@ -95,10 +95,12 @@ fn run(
     sender: &Sender<Batch>,
     backlog_bytes: usize,
 ) {
+    // As much as the last one took: growing means copying.
+    let mut room = 0;
     loop {
         let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
         let stopping = poll(&mut fds, PollTimeout::from(INTERVAL_MS)).unwrap_or(0) > 0;
-        let mut batch = Batch::default();
+        let mut batch = Batch::with_capacity(room);
         loop {
             let Some(record) = ring.next() else { break };
             if shared.backlog.load(Relaxed) + batch.size() > backlog_bytes {
@@ -111,6 +113,7 @@ fn run(
                 return;
             }
         }
+        room = batch.size();
         if !batch.is_empty() && !hand_over(&mut batch, shared, sender) || stopping {
             return;
         }
@@ -121,5 +124,6 @@ fn run(
 /// Sends the batch and leaves an empty one; false when nobody listens any more.
 fn hand_over(batch: &mut Batch, shared: &Shared, sender: &Sender<Batch>) -> bool {
     shared.backlog.fetch_add(batch.size(), Relaxed);
-    sender.send(std::mem::take(batch)).is_ok()
+    let full = std::mem::replace(batch, Batch::with_capacity(BATCH_BYTES));
+    sender.send(full).is_ok()
 }

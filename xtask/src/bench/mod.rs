@@ -5,6 +5,7 @@
 //! the bare run of the same round. Nothing here is asserted: numbers of a busy machine are noise,
 //! and whether an aim was reached is written down, not tested.
 
+mod alone;
 mod document;
 mod lab;
 mod machine;

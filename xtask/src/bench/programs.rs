@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::alone::{self, Packet};
 use super::lab::Lab;
 use super::observer::{Condition, Observers};
 use super::stats::median;
@@ -23,6 +24,10 @@ pub struct Costs {
     pub hop_match: f64,
     /// Hop program, other packets.
     pub hop_miss: f64,
+    /// The same two by themselves, see [`alone`].
+    pub hop_match_alone: f64,
+    /// As above.
+    pub hop_miss_alone: f64,
     /// Drop tracepoint, other packets.
     pub drop_miss: f64,
     /// Drop tracepoint, a packet of the flow whose end is harmless: no stack.
@@ -74,6 +79,8 @@ impl Runs {
 struct Programs {
     hop: Runs,
     drop: Runs,
+    /// One of the hop programs.
+    hop_id: u64,
 }
 
 impl Programs {
@@ -113,19 +120,23 @@ impl Programs {
                 },
             )
         };
-        Self { hop: sum(SCHED_CLS), drop: sum(TRACING) }
+        let hops = programs.iter().filter(|(_, (kind, _))| *kind == SCHED_CLS);
+        let hop_id = hops.map(|(id, _)| *id).min().unwrap_or(0);
+        Self { hop: sum(SCHED_CLS), drop: sum(TRACING), hop_id }
     }
 
     fn since(self, earlier: Self) -> Self {
-        Self { hop: self.hop.since(earlier.hop), drop: self.drop.since(earlier.drop) }
+        let (hop, drop) = (self.hop.since(earlier.hop), self.drop.since(earlier.drop));
+        Self { hop, drop, hop_id: self.hop_id }
     }
 }
 
 /// Measures them all; the median of some rounds.
 pub fn measure(lab: &Lab, rounds: usize) -> Result<Costs> {
-    let _counting = Counting::on()?;
     let mut all: [Vec<f64>; 5] = Default::default();
+    let mut by_itself: [Vec<f64>; 2] = Default::default();
     for _ in 0..rounds {
+        let counting = Counting::on()?;
         let other = Observers::start(lab, Condition::Attached)?;
         let ping = during(&other, || traffic::ping(lab, 3000).map(drop))?;
         other.stop()?;
@@ -134,6 +145,10 @@ pub fn measure(lab: &Lab, rounds: usize) -> Result<Costs> {
         let answered = during(&own, || traffic::ping(lab, 3000).map(drop))?;
         // The router drops each of these, and what it drops them for is the tracepoint's business.
         let dropped = during(&own, || traffic::udp(Duration::from_millis(200), Some(1)).map(drop))?;
+        drop(counting);
+        for (all, packet) in by_itself.iter_mut().zip([Packet::Own, Packet::Other]) {
+            all.push(alone::measure(dropped.hop_id, packet)?);
+        }
         own.stop()?;
         let costs = [
             udp.hop.each(),
@@ -148,7 +163,11 @@ pub fn measure(lab: &Lab, rounds: usize) -> Result<Costs> {
     }
     let [hop_match, hop_miss, drop_miss, drop_plain, drop_stack] =
         all.map(|all| median(&all).context("a program did not run although there was traffic"));
+    let [hop_match_alone, hop_miss_alone] =
+        by_itself.map(|all| median(&all).context("no program ran by itself"));
     Ok(Costs {
+        hop_match_alone: hop_match_alone?,
+        hop_miss_alone: hop_miss_alone?,
         hop_match: hop_match?,
         hop_miss: hop_miss?,
         drop_miss: drop_miss?,
@@ -188,7 +207,7 @@ mod tests {
         let programs = Programs::from_fdinfo(files);
         assert_eq!(programs.hop, Runs { count: 30, time_ns: 1500 });
         assert_eq!(programs.drop, Runs { count: 3, time_ns: 300 });
-        assert_eq!(programs.hop.each(), Some(50.0));
+        assert_eq!((programs.hop.each(), programs.hop_id), (Some(50.0), 7));
         assert_eq!(programs.since(programs).hop.each(), None);
     }
 }

@@ -66,10 +66,12 @@ pub fn rows(samples: &Samples) -> Vec<Row> {
 }
 
 /// The lines of the table of programs: what, nanoseconds, aim.
-pub fn costs(costs: &Costs) -> [(&'static str, f64, Option<f64>); 5] {
+pub fn costs(costs: &Costs) -> [(&'static str, f64, Option<f64>); 7] {
     [
         ("hop program, packet of another flow", costs.hop_miss, Some(60.0)),
         ("hop program, packet of the flow", costs.hop_match, Some(300.0)),
+        ("hop program by itself, packet of another flow", costs.hop_miss_alone, None),
+        ("hop program by itself, packet of the flow", costs.hop_match_alone, None),
         ("drop tracepoint, packet of another flow", costs.drop_miss, None),
         ("drop tracepoint, harmless end of a packet of the flow", costs.drop_plain, None),
         ("drop tracepoint, dropped packet of the flow (with stack)", costs.drop_stack, None),
