@@ -17,7 +17,7 @@ use crate::process::{self, output_of};
 /// A lab of its own: others go on undisturbed.
 const NAME: &str = "bench";
 /// Where its inventory is.
-pub const INVENTORY: &str = "/run/podtrace/bench/inventory.toml";
+const INVENTORY: &str = "/run/podtrace/bench/inventory.toml";
 
 /// Node and name of a pod, and its address.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ impl Lab {
     /// podtrace itself.
     pub fn podtrace(&self) -> Command {
         let mut command = podtrace::command(&self.binary);
-        command.args(["--inventory", INVENTORY]);
+        command.env("PODTRACE_INVENTORY", INVENTORY);
         command
     }
 
