@@ -5,6 +5,7 @@
 //! [`Session::finish`]. What needs a second look once the first result is known (a full-size packet,
 //! a ping from node to node) is sent by [`follow`] over the same capture.
 
+mod courtesy;
 mod follow;
 mod recording;
 mod spec;
@@ -30,6 +31,7 @@ use crate::record::{Recorder, StageKind, Summary};
 use crate::report::Report;
 use tracer_common::MAX_PAIRS;
 
+use courtesy::Courtesy;
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
 
 /// How long after the last packet of a probe an unfinished journey is waited for. The kernel drops
@@ -431,6 +433,7 @@ impl Session {
             self.analysis.push(Vec::new());
             self.record(Recorder::idle);
         }
+        let _courtesy = Courtesy::begin();
         for batch in std::mem::take(&mut self.waiting) {
             let batch = Arc::new(batch);
             self.record(|recorder| recorder.batch(&batch));
