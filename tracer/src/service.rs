@@ -11,10 +11,11 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 
 use crate::endpoint::{self, EndpointError, NodeHandle, Resolved};
-use crate::expect::translate::{Target, Wanted, targets};
+use crate::expect::translate::{Target, Wanted, ports, targets};
 use crate::facts::{self, NetnsFacts};
 use crate::inventory::Inventory;
 use crate::model::{End, Leads, Service};
+use crate::session::SpecError;
 
 /// The flow that is asked for, as far as it decides on a translation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +62,10 @@ pub fn destination(
             let handle = src.node.clone();
             match behind(ip, src, handle, flow, inventory)? {
                 Some(found) => Ok(found),
+                // Missing on a pod network: that is a pod's address, not a service's.
+                None if home_of(ip, &src.node, inventory).is_some() => {
+                    Err(EndpointError::Address(ip).into())
+                }
                 None => Ok(plain(nowhere(ip, src, flow))),
             }
         }
@@ -81,6 +86,7 @@ fn behind(
     };
     let state = facts::translations(&node.netns, &[source, ip])
         .with_context(|| format!("cannot read how node {} translates {ip}", node.name))?;
+    let flow = with_port(ip, flow, &state)?;
     let wanted = Wanted { src: source, dst: ip, proto: flow.proto, port: flow.port };
     let mut all = targets(&state, &wanted);
     all.retain(|t| !(flow.probe && t.leads == Leads::Tracked));
@@ -94,6 +100,10 @@ fn behind(
         }
         _ => (first, None),
     };
+    if target.port.is_some() && flow.port.is_none() {
+        let text = format!("service {ip} is translated by port; say which with --port");
+        return Err(SpecError(text).into());
+    }
     let service = Service {
         ip,
         port: flow.port,
@@ -107,12 +117,35 @@ fn behind(
     };
     let mut resolved = match resolved {
         Some(resolved) => resolved,
-        None => gone(target, src, &state, &node, inventory),
+        None => {
+            let home = home_of(target.ip, &node, inventory).unwrap_or_else(|| node.clone());
+            on_node(target.ip.to_string(), target.ip, home)
+        }
     };
     let notes = choice(target, &service, &resolved);
     resolved.end.service = Some(service);
     resolved.translator = Some(node);
     Ok(Some(Destination { resolved, notes }))
+}
+
+/// The flow with the port of the service, where it has only one.
+fn with_port(ip: IpAddr, flow: Flow, state: &NetnsFacts) -> Result<Flow, SpecError> {
+    let wanted = |proto| flow.proto.is_none_or(|own| own == proto);
+    let ports: Vec<(u8, u16)> = match flow.port {
+        Some(_) => return Ok(flow),
+        None => ports(state, ip).into_iter().filter(|(proto, _)| wanted(*proto)).collect(),
+    };
+    match ports.as_slice() {
+        [] => Ok(flow),
+        [(proto, port)] => Ok(Flow { proto: Some(*proto), port: Some(*port), ..flow }),
+        several => {
+            let list: Vec<String> = several.iter().map(|(_, port)| port.to_string()).collect();
+            Err(SpecError(format!(
+                "service {ip} has several ports ({}); say which with --port (and --proto)",
+                list.join(", ")
+            )))
+        }
+    }
 }
 
 /// What new connections may be translated to instead.
@@ -139,30 +172,16 @@ fn choice(target: &Target, service: &Service, to: &Resolved) -> Vec<String> {
     )]
 }
 
-/// A backend that no namespace has: it should be on the node whose bridge has its network, else
-/// where the node that translates would send it.
-fn gone(
-    target: &Target,
-    src: &Resolved,
-    state: &NetnsFacts,
-    node: &NodeHandle,
-    inventory: Option<&Inventory>,
-) -> Resolved {
-    let has = |facts: &NetnsFacts| facts.bridge_of(target.ip).is_some();
+/// The node whose bridge has the network of a pod's address: `first`, or one of the inventory.
+fn home_of(ip: IpAddr, first: &NodeHandle, inventory: Option<&Inventory>) -> Option<NodeHandle> {
+    let has = |node: &NodeHandle| {
+        facts::snapshot(&node.netns, &[]).is_ok_and(|facts| facts.bridge_of(ip).is_some())
+    };
     let others = inventory.into_iter().flat_map(|i| &i.nodes).filter_map(|n| {
         let netns = endpoint::node_netns(n).ok()?;
         Some(NodeHandle { name: n.name.clone(), netns })
     });
-    let home = if has(state) {
-        node.clone()
-    } else {
-        [src.node.clone()]
-            .into_iter()
-            .chain(others)
-            .find(|n| facts::snapshot(&n.netns, &[]).is_ok_and(|f| has(&f)))
-            .unwrap_or_else(|| node.clone())
-    };
-    on_node(target.ip.to_string(), target.ip, home)
+    [first.clone()].into_iter().chain(others).find(has)
 }
 
 /// A service address that nothing translates: packets to it are the source node's to deal with.

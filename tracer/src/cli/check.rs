@@ -16,6 +16,7 @@ use crate::facts;
 use crate::inventory::Inventory;
 use crate::model::Direction;
 use crate::probe::Proto;
+use crate::service;
 
 /// Bytes of an IP header without options, and of the header of TCP, UDP and ICMP echo.
 const IPV4_HEADER: u32 = 20;
@@ -96,7 +97,8 @@ impl CheckArgs {
     fn audit(&self) -> anyhow::Result<Audit> {
         let inventory = Inventory::load(self.inventory.as_deref())?;
         let src = endpoint::resolve(&self.src, inventory.as_ref())?;
-        let dst = endpoint::resolve(&self.dst, inventory.as_ref())?;
+        let of = service::Flow { proto: self.protocol(), port: self.port, probe: true };
+        let dst = service::destination(&self.dst, &src, of, inventory.as_ref())?.resolved;
         endpoint::distinct(&src, &dst)?;
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Family::V4,
@@ -105,10 +107,21 @@ impl CheckArgs {
         };
         let facts = facts::collect(inventory.as_ref(), &src, &dst)?.facts;
         let topology = expect::topology(&facts, family)?;
-        let flow = self.flow(family);
+        let mut flow = self.flow(family);
+        let service = topology.dst.as_ref().and_then(|e| e.service.as_ref());
+        if let Some(service) = service {
+            // What is walked is the way of the translated packet.
+            flow.proto = service.proto.unwrap_or(flow.proto);
+            flow.dport = service.target_port.or(service.port).or(flow.dport);
+        }
         let walks = [Direction::Forward, Direction::Reply]
             .map(|direction| walk(&facts, &topology, &flow, direction));
         Ok(audit(&facts, &topology, &flow, &walks))
+    }
+
+    /// IP protocol that decides on a translation; the default, ICMP, is no wish.
+    fn protocol(&self) -> Option<u8> {
+        (self.proto != Proto::Icmp).then(|| self.proto.number())
     }
 
     fn flow(&self, family: Family) -> FlowSpec {

@@ -301,11 +301,12 @@ impl Session {
         };
         let service = topology.dst.as_ref().and_then(|e| e.service.as_ref());
         let dst = service.map_or(own, |service| service.ip);
+        let port = self.spec.port.or_else(|| service.and_then(|s| s.port));
         Ok(Probe {
             proto: probe::Proto::Icmp,
             src,
             dst,
-            port: self.spec.port.unwrap_or(0),
+            port: port.unwrap_or(0),
             count: 1,
             interval: self.spec.interval,
             size: usize::from(DEFAULT_SIZE),

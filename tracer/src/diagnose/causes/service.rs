@@ -9,7 +9,8 @@ use crate::diagnose::Case;
 use crate::diagnose::death::Death;
 use crate::expect::translate::{Wanted, targets};
 use crate::facts::NetnsFacts;
-use crate::model::{Direction, Hook, Leads, Role, Service};
+use crate::facts::firewall::{Action, FirewallRule, Match};
+use crate::model::{Direction, Hook, L4, Leads, Role, Service};
 use crate::report::{Confidence, Place};
 
 pub(super) const CAUSES: &[Cause] = &[
@@ -45,6 +46,26 @@ fn refusal(case: &Case<'_>, death: &Death<'_>, comment: &str) -> Option<String> 
     rule.text.contains(comment).then(|| suspects[0].decision.describe())
 }
 
+/// A rule with this comment that ends packets to the service.
+fn rule_about(facts: &NetnsFacts, service: &Service, comment: &str) -> Option<String> {
+    let rules = facts.firewall.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules);
+    let mut ending = rules.filter(|r| matches!(r.action, Action::Drop | Action::Reject { .. }));
+    let about = |rule: &&FirewallRule| {
+        let is = |what: &Match| match what {
+            Match::Dst(ranges) => {
+                Some(ranges.iter().any(|r| r.first == service.ip && r.last == service.ip))
+            }
+            Match::Dport(ranges) => {
+                Some(service.port.is_none_or(|port| ranges.iter().any(|r| r.contains(port))))
+            }
+            _ => None,
+        };
+        let answers: Vec<bool> = rule.conditions.iter().filter_map(|c| is(&c.what)).collect();
+        rule.text.contains(comment) && !answers.is_empty() && answers.iter().all(|fits| *fits)
+    };
+    ending.find(about).map(|rule| rule.text.clone())
+}
+
 fn with_rule(explanation: Explanation, rule: String) -> Explanation {
     Explanation { rule: Some(rule), ..explanation }
 }
@@ -69,7 +90,12 @@ fn no_local_endpoint(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> 
 }
 
 fn no_endpoints(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let rule = refusal(case, death, "has no endpoints")?;
+    let comment = "has no endpoints";
+    let rule = refusal(case, death, comment).or_else(|| {
+        // It may have died before it came to the rule: without translation there may be no route.
+        let service = service(case).filter(|s| untranslated(s, death))?;
+        rule_about(node(case, &service.translator)?, service, comment)
+    })?;
     Some(with_rule(
         told(
             format!("The service has no pod that is ready: {rule}"),
@@ -91,7 +117,7 @@ fn no_rules(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let (address, node_name) = (service.address(), &service.translator);
     let facts = node(case, node_name)?;
     let mut explanation = told(
-        format!("No rule on {node_name} translates the service address {address}"),
+        format!("No rule on {node_name} translates {address}, and no pod or node has that address"),
         &[
             format!(
                 "on {node_name}: iptables-save -t nat | grep {}; nft list ruleset | grep {}",
@@ -103,6 +129,13 @@ fn no_rules(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         ],
     );
     explanation.evidence.push(format!("the packet still has the destination {address}"));
+    if death.ip().is_some_and(|ip| matches!(ip.l4, L4::Icmp { .. })) {
+        explanation.fix.insert(
+            0,
+            "a service's address answers no pings: only its ports are translated (--probe=tcp --port N)"
+                .to_owned(),
+        );
+    }
     if facts.firewall.is_empty() && facts.has_gap("firewall") {
         explanation.confidence = Confidence::Likely;
     }

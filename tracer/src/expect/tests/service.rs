@@ -1,7 +1,7 @@
 //! Services and masquerading, from the rules of a node.
 
 use super::*;
-use crate::expect::translate::{Wanted, targets};
+use crate::expect::translate::{Wanted, ports, targets};
 use crate::facts::firewall::iptables;
 use crate::facts::{Conntrack, ConntrackEntry, NetnsFacts, Tuple};
 use crate::model::{Leads, Service};
@@ -84,6 +84,15 @@ fn rules_lead_to_every_backend_in_their_order() {
     ] {
         assert_eq!(translated(node, &other), [], "{other:?}");
     }
+}
+
+#[test]
+fn the_ports_of_a_service_are_in_the_rules() {
+    let mut facts = two_nodes(&Shape::default());
+    rules(&mut facts, "A", RULES);
+    let node = &facts.node("A").unwrap().facts;
+    assert_eq!(ports(node, ip("10.96.0.10")), [(6, 80)].into());
+    assert_eq!(ports(node, ip("10.96.0.11")), [].into());
 }
 
 #[test]
