@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::correlate::{Correlator, Limits};
+use crate::correlate::{Correlator, Limits, Scope};
 use crate::diagnose::{self, Meta};
 use crate::expect::Family;
 use crate::facts::PathFacts;
@@ -130,6 +130,19 @@ impl Analysis {
     /// Packets of which more is to be expected.
     pub fn pending(&self) -> u64 {
         self.flows.iter().map(|f| f.correlator.pending()).sum()
+    }
+
+    /// The newest packets, judged as if the trace ended at [`Observation::end_ns`], with the time
+    /// that they cover, ns. The analysis goes on.
+    pub fn snapshot(&self, observation: Observation) -> (Analyzed, u64) {
+        let mut span_ns = 0;
+        let traces = self.flows.iter().map(|flow| {
+            let recent = flow.correlator.snapshot(&observation, Scope::default());
+            span_ns = span_ns.max(recent.span_ns);
+            (flow.family, Arc::clone(&flow.topology), recent.trace)
+        });
+        let traces = traces.collect();
+        (Analyzed { traces, observation }, span_ns)
     }
 
     /// Judges every packet.

@@ -25,3 +25,4 @@ pub mod record;
 pub mod report;
 pub mod service;
 pub mod session;
+pub mod tui;

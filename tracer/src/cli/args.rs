@@ -110,6 +110,9 @@ pub struct TraceArgs {
     /// IPv6 only
     #[arg(short = '6', long = "ipv6")]
     pub ipv6: bool,
+    /// Watch it live; the report is printed at the end [q quits, ? shows the keys]
+    #[arg(long, conflicts_with = "privacy")]
+    pub tui: bool,
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format_parser())]
     pub format: Format,

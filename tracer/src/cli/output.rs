@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::Usage;
 use super::args::{ColorArg, Look};
 use crate::export::text::TextOptions;
+use crate::tui;
 
 /// Columns without a terminal.
 const DEFAULT_WIDTH: usize = 80;
@@ -129,6 +131,18 @@ pub fn options(look: Look, sink: &Sink) -> TextOptions {
     };
     let width = if terminal { terminal_width() } else { None }.unwrap_or(DEFAULT_WIDTH);
     TextOptions { color, width, verbose: look.verbose > 0, unicode: unicode() }
+}
+
+/// How screens are to look.
+///
+/// # Errors
+/// When standard output is no terminal.
+pub fn screen(look: Look) -> Result<tui::Look> {
+    if !std::io::stdout().is_terminal() {
+        return Err(Usage("--tui needs a terminal to draw on".to_owned()).into());
+    }
+    let options = options(look, &Sink::Stdout);
+    Ok(tui::Look { color: options.color, unicode: options.unicode })
 }
 
 /// Whether the locale can show more than ASCII. Without any setting (a pipe, cron) it is assumed.

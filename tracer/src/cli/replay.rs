@@ -6,9 +6,10 @@ use anyhow::Result;
 use clap::Args;
 
 use super::args::{Look, format_parser};
-use super::output;
+use super::{output, screen};
 use crate::export::Format;
 use crate::record::{self, Reader};
+use crate::tui::replay::Playback;
 
 /// Show the report of a recorded trace.
 ///
@@ -25,6 +26,9 @@ pub struct ReplayArgs {
     /// Write the report to a file instead of standard output (- is standard output)
     #[arg(long, short = 'o', value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Watch it as it was; the report is printed at the end [q quits, ? shows the keys]
+    #[arg(long)]
+    tui: bool,
     /// No warnings
     #[arg(long, short = 'q')]
     quiet: bool,
@@ -36,8 +40,12 @@ impl ReplayArgs {
     /// Runs the command; the result is the exit status.
     pub(super) fn run(&self) -> Result<u8> {
         let mut reader = Reader::open(&self.file)?;
+        let look = if self.tui { Some(output::screen(self.look)?) } else { None };
         let sink = output::Sink::open(self.output.as_deref())?;
-        let replay = record::replay(&mut reader)?;
+        let replay = match look {
+            Some(look) => screen::play(Playback::open(&mut reader)?, look)?,
+            None => record::replay(&mut reader)?,
+        };
         if !self.quiet {
             for remark in &replay.remarks {
                 eprintln!("podtrace: {remark}");

@@ -2,13 +2,14 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::args::TraceArgs;
 use super::export::Source;
-use super::{Usage, output, privileges, signals};
+use super::{Usage, output, privileges, screen, signals};
 use crate::endpoint;
 use crate::inventory::Inventory;
 use crate::model::End;
@@ -36,6 +37,10 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         && probe != proto
     {
         return Err(usage("--probe and --proto name different protocols".into()).into());
+    }
+    let look = if args.tui { Some(output::screen(args.look)?) } else { None };
+    if args.tui && args.write.as_deref() == Some(Path::new("-")) {
+        return Err(usage("--tui and -w - both want standard output".into()).into());
     }
     let inventory = Inventory::load(args.inventory.as_deref())?;
     let src = endpoint::resolve(src, inventory.as_ref())?;
@@ -68,43 +73,16 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         args.output.is_none() && args.write.as_deref() == Some(Path::new("-"));
 
     let stop = signals::stop_flag()?;
-    let mut session = Session::start(spec(args), src, &dst, inventory.as_ref(), stop)?;
-    let say = |lines: Vec<String>| {
-        for line in lines.iter().filter(|_| !args.quiet) {
-            eprintln!("podtrace: {line}");
-        }
-    };
+    let mut session = Session::start(spec(args), src, &dst, inventory.as_ref(), Arc::clone(&stop))?;
+    let say = |lines| say(args, lines);
     if let Some(target) = recording {
         let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
         session.record_to(target, command.collect())?;
     }
-    say(notes);
-    say(session.notices());
-    if args.probe.is_none() {
-        let topology = session.topology();
-        let name = |e: &Option<End>| e.as_ref().map_or("?", |e| &e.name).to_owned();
-        say(vec![format!(
-            "watching {} → {} at {} interfaces (Ctrl-C ends)",
-            name(&topology.src),
-            name(&topology.dst),
-            topology.stations.len()
-        )]);
+    match look {
+        Some(look) => screen::watch(&mut session, look, &stop, notes)?,
+        None => follow(args, &mut session, notes, recording_to_stdout),
     }
-    let mut line = ProgressLine::new(args);
-    let mut warned = false;
-    while session.step(Duration::from_millis(20)) {
-        if session.recording_failed() && !std::mem::replace(&mut warned, true) {
-            // Whoever reads the recording from a pipe may have seen enough.
-            if recording_to_stdout {
-                break;
-            }
-            say(vec!["the recording cannot be written any more; the trace goes on".to_owned()]);
-        }
-        line.draw(&session);
-        say(session.notices());
-    }
-    line.clear();
-    say(session.notices());
     let Finished { mut report, mut recording } = session.finish()?;
     if let Some((source, target)) = private {
         recording.take().transpose().context("cannot record the trace")?;
@@ -133,12 +111,53 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     Ok(report.verdict.status.exit_code())
 }
 
+/// Tells the user what is no part of the report.
+fn say(args: &TraceArgs, lines: Vec<String>) {
+    for line in lines.iter().filter(|_| !args.quiet) {
+        eprintln!("podtrace: {line}");
+    }
+}
+
+/// Traces until it is over, with a line of progress on a terminal.
+fn follow(args: &TraceArgs, session: &mut Session, notes: Vec<String>, recording_to_stdout: bool) {
+    say(args, notes);
+    say(args, session.notices());
+    if args.probe.is_none() {
+        let topology = session.topology();
+        let name = |e: &Option<End>| e.as_ref().map_or("?", |e| &e.name).to_owned();
+        let watching = format!(
+            "watching {} → {} at {} interfaces (Ctrl-C ends)",
+            name(&topology.src),
+            name(&topology.dst),
+            topology.stations.len()
+        );
+        say(args, vec![watching]);
+    }
+    let mut line = ProgressLine::new(args);
+    let mut warned = false;
+    while session.step(Duration::from_millis(20)) {
+        if session.recording_failed() && !std::mem::replace(&mut warned, true) {
+            // Whoever reads the recording from a pipe may have seen enough.
+            if recording_to_stdout {
+                break;
+            }
+            let warning = "the recording cannot be written any more; the trace goes on";
+            say(args, vec![warning.to_owned()]);
+        }
+        line.draw(session);
+        say(args, session.notices());
+    }
+    line.clear();
+    say(args, session.notices());
+}
+
 fn spec(args: &TraceArgs) -> Spec {
     Spec {
         probe: args.probe,
         proto: args.proto,
         port: args.port,
-        count: args.count,
+        // A probe that is watched goes on until its watcher has seen enough.
+        count: args.count.or((args.tui && args.probe.is_some()).then_some(u64::MAX)),
         duration: args.duration,
         interval: args.interval,
         size: args.size,

@@ -1,11 +1,16 @@
 //! Finished journeys: a bounded number whole, the rest as counts.
 
+use std::collections::VecDeque;
+
 use super::drops::Resets;
 use super::live::Live;
 use super::outcome::{Window, conclude, judge};
 use super::plan::Plan;
 use super::stats::Stats;
 use crate::model::{Journey, Outcome};
+
+/// Journeys remembered for a look at what happens now, once there is no room for more.
+const TAIL: usize = 2048;
 
 /// What judging a journey needs.
 pub(super) struct Bench<'a> {
@@ -21,13 +26,22 @@ pub(super) struct Archive {
     keep: usize,
     arrived: Vec<Live>,
     failed: Vec<Live>,
+    /// The newest of those that were only counted, for [`super::Correlator::snapshot`].
+    tail: VecDeque<Live>,
     pub omitted: u64,
     pub stats: Stats,
 }
 
 impl Archive {
     pub fn new(keep: usize) -> Self {
-        Self { keep, arrived: Vec::new(), failed: Vec::new(), omitted: 0, stats: Stats::default() }
+        Self {
+            keep,
+            arrived: Vec::new(),
+            failed: Vec::new(),
+            tail: VecDeque::new(),
+            omitted: 0,
+            stats: Stats::default(),
+        }
     }
 
     /// Takes a finished journey; where there is no room, counts one.
@@ -48,11 +62,29 @@ impl Archive {
                     self.count(&least, bench);
                     self.failed.push(live);
                 } else {
-                    self.count(&live, bench);
+                    self.count_last(live, bench);
                 }
             }
-            (false, true) => self.count(&live, bench),
+            (false, true) => self.count_last(live, bench),
         }
+    }
+
+    /// The newest journeys that were settled, each list in the order in which they were: at most
+    /// `most` of each.
+    pub fn newest(&self, most: usize) -> impl Iterator<Item = &Live> {
+        let last = |list: &'_ Vec<Live>| list.len().saturating_sub(most);
+        self.arrived[last(&self.arrived)..]
+            .iter()
+            .chain(&self.failed[last(&self.failed)..])
+            .chain(self.tail.iter())
+    }
+
+    fn count_last(&mut self, live: Live, bench: &Bench<'_>) {
+        self.count(&live, bench);
+        if self.tail.len() >= TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(live);
     }
 
     fn count(&mut self, live: &Live, bench: &Bench<'_>) {

@@ -23,6 +23,7 @@ mod noise;
 mod outcome;
 mod plan;
 mod ranges;
+mod snapshot;
 mod stats;
 mod stream;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use crate::model::{
 
 pub use noise::harmless;
 pub use outcome::IN_FLIGHT_NS;
+pub use snapshot::{Recent, Scope};
 
 /// How long a delivered journey is still matched against, ns: the receiver's refusal and copies
 /// come right behind it.

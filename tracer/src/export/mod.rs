@@ -15,7 +15,7 @@ pub mod svg;
 pub mod text;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod schema;
 

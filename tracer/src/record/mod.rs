@@ -25,7 +25,7 @@ pub use format::{
     StageKind, When,
 };
 pub use reader::{Next, ReadError, Reader};
-pub use replay::{Replay, replay};
+pub use replay::{Replay, replay, replay_with_events};
 pub use scan::scan;
 #[cfg(test)]
 pub(crate) use tests::testing;

@@ -58,6 +58,8 @@ struct Player {
     duration_ns: u64,
     large: Option<Large>,
     batch: Vec<Event>,
+    /// Every event, where they are asked for.
+    kept: Option<Vec<Event>>,
     events: u64,
     undecodable: u64,
     first_ns: Option<u64>,
@@ -70,7 +72,18 @@ struct Player {
 /// When it is not a recording, or a record is wrong. One that ends too early is no error: what is
 /// there is replayed, and [`Replay::remarks`] and the report say so.
 pub fn replay(reader: &mut Reader) -> Result<Replay, ReadError> {
-    let mut player = Player::default();
+    read(Player::default(), reader).map(|(replay, _)| replay)
+}
+
+/// The same, with every event that could be decoded.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_with_events(reader: &mut Reader) -> Result<(Replay, Vec<Event>), ReadError> {
+    read(Player { kept: Some(Vec::new()), ..Player::default() }, reader)
+}
+
+fn read(mut player: Player, reader: &mut Reader) -> Result<(Replay, Vec<Event>), ReadError> {
     let cut = loop {
         let number = reader.number() + 1;
         let record = match reader.read()? {
@@ -82,7 +95,10 @@ pub fn replay(reader: &mut Reader) -> Result<Replay, ReadError> {
         player.take(record).map_err(|wrong| wrong.at(number))?;
     };
     let number = reader.number();
-    player.finish(cut.map(|reason| (number, reason))).map_err(|wrong| wrong.at(number))
+    let events = player.kept.take().unwrap_or_default();
+    let replay =
+        player.finish(cut.map(|reason| (number, reason))).map_err(|wrong| wrong.at(number))?;
+    Ok((replay, events))
 }
 
 /// What is wrong.
@@ -220,7 +236,12 @@ impl Player {
         self.last_ns = self.last_ns.max(raw.time_ns);
         let Some((_, parser)) = &self.running else { return };
         match parser.parse(raw) {
-            Some(event) => self.batch.push(event),
+            Some(event) => {
+                if let Some(kept) = &mut self.kept {
+                    kept.push(event.clone());
+                }
+                self.batch.push(event);
+            }
             None => self.undecodable += 1,
         }
     }

@@ -7,6 +7,7 @@
 
 mod courtesy;
 mod follow;
+mod look;
 mod recording;
 mod spec;
 
@@ -32,6 +33,7 @@ use crate::report::Report;
 use tracer_common::MAX_PAIRS;
 
 use courtesy::Courtesy;
+pub use look::Look;
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
 
 /// How long after the last packet of a probe an unfinished journey is waited for. The kernel drops
@@ -117,6 +119,7 @@ pub struct Session {
     recorder: Option<Recorder>,
     /// How long the main stage took, ns; known from its end on.
     duration_ns: u64,
+    looks: look::Looks,
 }
 
 impl std::fmt::Debug for Session {
@@ -188,6 +191,7 @@ impl Session {
             notices,
             recorder: None,
             duration_ns: 0,
+            looks: look::Looks::default(),
         };
         session.start_probe()?;
         Ok(session)
@@ -268,15 +272,18 @@ impl Session {
         large: Option<&Large>,
         after: &PathFacts,
     ) -> Result<Report> {
-        let meta = Meta {
+        let state = State { before: Some(&self.before.facts), after: Some(after) };
+        analysis::conclude(main, large, state, &self.meta()).context("there was nothing to trace")
+    }
+
+    fn meta(&self) -> Meta {
+        Meta {
             started: self.started.to_string(),
             duration_ns: self.duration_ns,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: nix::sys::utsname::uname()
                 .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
-        };
-        let state = State { before: Some(&self.before.facts), after: Some(after) };
-        analysis::conclude(main, large, state, &meta).context("there was nothing to trace")
+        }
     }
 
     fn start_probe(&mut self) -> Result<()> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::correlate::Scope;
 use crate::model::{Direction::*, Outcome::*};
 
 #[test]
@@ -43,4 +44,44 @@ fn what_is_matched_against_is_bounded() {
     }
     let trace = correlator.finish(&tape.observation());
     assert_eq!(count(&trace, Forward, Lost), 2_000);
+}
+
+#[test]
+fn a_look_sees_the_last_seconds_of_an_endless_trace() {
+    let mut tape = Tape::new(cross_node());
+    for number in 0..3_000u32 {
+        let sample = ping(Forward, u16::try_from(number).unwrap(), number + 1);
+        let at = ARMED + u64::from(number) * 100_000_000;
+        if number % 100 == 99 {
+            tape.walk(&sample, Forward, 0..5, at);
+        } else {
+            tape.cross(&sample, Forward, at);
+        }
+    }
+    let limits = Limits { keep_journeys: 50, ..Limits::default() };
+    let mut correlator = Correlator::new(&tape.topology, limits);
+    for batch in tape.events.chunks(100) {
+        correlator.push(batch.to_vec());
+    }
+    correlator.push([]);
+    let observation = tape.observation();
+    let seen = correlator.snapshot(&observation, Scope::default());
+    // The tape runs on for a second behind its last packet.
+    assert_eq!(seen.span_ns, 10_000_000_000);
+    assert_eq!(count(&seen.trace, Forward, Delivered), 89);
+    assert_eq!(count(&seen.trace, Forward, Lost), 1);
+    assert_eq!(seen.trace.journeys.len(), 90);
+    let at_points = stats(&seen.trace, Forward);
+    assert_eq!((at_points[0].packets, at_points[11].packets), (90, 89));
+
+    let narrow = Scope { counted: 40, listed: 10, ..Scope::default() };
+    let seen = correlator.snapshot(&observation, narrow);
+    assert_eq!(count(&seen.trace, Forward, Delivered), 39);
+    assert_eq!((seen.trace.journeys.len(), seen.trace.omitted), (10, 30));
+    assert_eq!(seen.trace.journeys.last().unwrap().outcome, Lost);
+    assert!(seen.span_ns < 6_000_000_000);
+
+    // It has changed nothing.
+    let trace = correlator.finish(&observation);
+    assert_eq!(count(&trace, Forward, Delivered), 2_970);
 }

@@ -79,6 +79,53 @@ pub(super) fn duration(ns: u64) -> String {
     units::duration(ns, Canvas::new(&TextOptions::default()).glyphs())
 }
 
+/// Parts of the report on their own, as text.
+pub mod part {
+    use super::canvas::Canvas;
+    use super::{TextOptions, audit, journey, layers, remarks, verdict};
+    use crate::model::Direction;
+    use crate::report::{JourneyReport, Report};
+
+    /// One packet: its way, and its headers at each stage.
+    pub fn packet(report: &Report, packet: &JourneyReport, options: &TextOptions) -> String {
+        let mut canvas = Canvas::new(options);
+        if let Some(way) = report.directions.iter().find(|d| d.direction == packet.direction) {
+            journey::draw(&mut canvas, report, way, Some(packet));
+        }
+        layers::draw(&mut canvas, packet);
+        canvas.finish()
+    }
+
+    /// The verdict, and what else is to be said.
+    pub fn verdict(report: &Report, options: &TextOptions) -> String {
+        let mut canvas = Canvas::new(options);
+        verdict::draw(&mut canvas, report);
+        remarks::draw(&mut canvas, report);
+        canvas.finish()
+    }
+
+    /// The way that the tables say, beside what was seen; empty where they were not read.
+    pub fn expected(report: &Report, direction: Direction, options: &TextOptions) -> String {
+        let mut canvas = Canvas::new(options);
+        for walk in report.expected.iter().filter(|w| w.direction == direction) {
+            audit::beside(&mut canvas, walk);
+        }
+        canvas.finish()
+    }
+
+    /// Text from outside, fit to be shown.
+    pub fn clean(text: &str, options: &TextOptions) -> String {
+        Canvas::new(options).clean(text)
+    }
+
+    /// A duration with three significant digits, such that all characters can be shown.
+    pub fn duration(ns: u64, options: &TextOptions) -> String {
+        super::units::duration(ns, Canvas::new(options).glyphs())
+    }
+
+    pub use super::words::{label, place, short_place, status};
+}
+
 /// The direction whose headers are drawn: that which failed, else forward.
 fn told(report: &Report) -> Direction {
     let seen = |d: &&DirectionReport| d.packets > 0;

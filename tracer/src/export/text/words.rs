@@ -5,7 +5,7 @@ use crate::model::{Direction, Hook, Outcome, Role};
 use crate::report::{Confidence, Place, PointReport, Status};
 
 /// `A.cni0`, `A.a.eth0`.
-pub(in crate::export) fn label(point: &PointReport) -> String {
+pub fn label(point: &PointReport) -> String {
     let pod = point.pod.as_ref().map_or_else(String::new, |pod| format!("{pod}."));
     format!("{}.{pod}{}", point.node, point.interface)
 }
@@ -32,7 +32,7 @@ pub(in crate::export) fn role(point: &PointReport) -> String {
 }
 
 /// `A, pod a, cni0, forward, in nft_do_chain`; empty when nothing is known.
-pub(in crate::export) fn place(place: &Place) -> String {
+pub fn place(place: &Place) -> String {
     let parts = [
         place.node.as_ref().map(|node| format!("node {node}")),
         place.pod.as_ref().map(|pod| format!("pod {pod}")),
@@ -44,7 +44,7 @@ pub(in crate::export) fn place(place: &Place) -> String {
 }
 
 /// `A.cni0`, `A`, for the headline; `None` when not even the node is known.
-pub(in crate::export) fn short_place(place: &Place) -> Option<String> {
+pub fn short_place(place: &Place) -> Option<String> {
     let parts: Vec<&str> = [&place.node, &place.pod, &place.interface]
         .into_iter()
         .flatten()
@@ -54,7 +54,7 @@ pub(in crate::export) fn short_place(place: &Place) -> Option<String> {
 }
 
 /// `DELIVERED`, `NO TRAFFIC`.
-pub(in crate::export) fn status(status: Status) -> &'static str {
+pub fn status(status: Status) -> &'static str {
     match status {
         Status::Delivered => "DELIVERED",
         Status::Dropped => "DROPPED",

@@ -1,0 +1,118 @@
+//! Looks at a trace that goes on: what a screen shows of it.
+//!
+//! A look is made by the thread that correlates, from a bounded number of the newest packets
+//! ([`Analysis::snapshot`]); records that come meanwhile wait in the capture's queue. Network state is
+//! read again on a thread of its own, and only while something fails.
+//!
+//! [`Analysis::snapshot`]: crate::analysis::Analysis::snapshot
+
+use std::collections::VecDeque;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::Session;
+use crate::analysis::State;
+use crate::diagnose::Meta;
+use crate::facts::{self, Collected, FactsError, PathFacts};
+use crate::kernel::monotonic_ns;
+use crate::model::{Loss, ProbeResult};
+use crate::report::{Report, Status};
+
+/// How often network state is read again while something fails.
+const READ_AGAIN: Duration = Duration::from_secs(3);
+
+/// What came within this time, ns, is looked at; see [`crate::correlate::Scope`].
+const WINDOW_NS: u64 = 10_000_000_000;
+
+/// How long a packet of the probe may be without an answer before it counts, ns.
+const ANSWER_NS: u64 = 1_000_000_000;
+
+/// What is going on.
+#[derive(Debug)]
+pub struct Look {
+    /// As of a trace of the last seconds.
+    pub report: Report,
+    /// Time that it covers.
+    pub span: Duration,
+}
+
+/// What looks remember.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// Network state, once something failed.
+    facts: Option<PathFacts>,
+    reading: Option<JoinHandle<Result<PathFacts, FactsError>>>,
+    asked: Option<Instant>,
+    /// Something fails, or did when the state was last read.
+    concerned: bool,
+    /// Counters of the probe: when (ns), sent, answered.
+    probed: VecDeque<(u64, u64, u64)>,
+}
+
+impl Session {
+    /// What is going on now.
+    ///
+    /// # Errors
+    /// When there is nothing to trace.
+    pub fn look(&mut self) -> Result<Look> {
+        self.read_again();
+        let mut observation = self.observation.clone();
+        observation.end_ns = monotonic_ns();
+        let loss = Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() };
+        let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
+        observation.loss = vec![(node, loss)];
+        observation.probe = self.probed(observation.end_ns);
+        let (analyzed, span_ns) = self.analysis.snapshot(observation);
+        let state = State { before: Some(&self.before.facts), after: self.looks.facts.as_ref() };
+        let meta = Meta { duration_ns: span_ns, ..self.meta() };
+        let report = analyzed.report(state, &meta).context("there was nothing to trace")?;
+        let fine = matches!(report.verdict.status, Status::Delivered | Status::NoTraffic);
+        self.looks.concerned |= !fine;
+        Ok(Look { report, span: Duration::from_nanos(span_ns) })
+    }
+
+    /// Takes network state that was read, and has it read again where that may tell more.
+    fn read_again(&mut self) {
+        let looks = &mut self.looks;
+        if looks.reading.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(reading) = looks.reading.take()
+            && let Ok(Ok(facts)) = reading.join()
+        {
+            looks.facts = Some(facts);
+        }
+        let due = looks.asked.is_none_or(|at| at.elapsed() >= READ_AGAIN);
+        if !looks.concerned || !due || looks.reading.is_some() {
+            return;
+        }
+        looks.asked = Some(Instant::now());
+        looks.concerned = false;
+        let (facts, namespaces) = (self.before.facts.clone(), self.before.namespaces.clone());
+        let read = move || facts::recollect(&Collected { facts, namespaces });
+        // Without a thread, the looks do without.
+        looks.reading = std::thread::Builder::new().name("facts".into()).spawn(read).ok();
+    }
+
+    /// What the probe did within the window.
+    fn probed(&mut self, now_ns: u64) -> Option<ProbeResult> {
+        let probe = self.probe.as_ref()?;
+        let progress = probe.progress();
+        let samples = &mut self.looks.probed;
+        samples.push_back((now_ns, progress.sent, progress.answered));
+        let old = |at: u64| now_ns.saturating_sub(at) > WINDOW_NS;
+        while samples.get(1).is_some_and(|(at, ..)| old(*at)) {
+            samples.pop_front();
+        }
+        let (_, sent_before, answered_before) =
+            samples.front().copied().filter(|(at, ..)| old(*at)).unwrap_or_default();
+        let due = samples.iter().rev().find(|(at, ..)| now_ns.saturating_sub(*at) >= ANSWER_NS);
+        let sent = due.map_or(0, |(_, sent, _)| sent.saturating_sub(sent_before));
+        Some(ProbeResult {
+            proto: self.spec.probe.map_or_else(String::new, |p| p.as_str().to_owned()),
+            sent,
+            answered: progress.answered.saturating_sub(answered_before).min(sent),
+            ..ProbeResult::default()
+        })
+    }
+}

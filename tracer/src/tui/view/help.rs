@@ -1,0 +1,44 @@
+//! The help: every key that does something, and no other.
+
+use ratatui::text::{Line, Span};
+
+use crate::tui::style::Tone;
+use crate::tui::{Look, Source};
+
+const KEYS: [(&str, &str); 9] = [
+    ("Tab 1-5", "panel"),
+    ("up/down k/j", "select, or scroll; PgUp PgDn g G further"),
+    ("left/right h/l", "sideways"),
+    ("Enter", "the selected packet whole; Esc back"),
+    ("/", "show packets with all these words (addresses, names, outcome)"),
+    ("Esc", "drop filter and selection"),
+    ("r", "reverse direction"),
+    ("?", "this help"),
+    ("q Ctrl-C", "quit; the report is printed"),
+];
+
+const LIVE: [(&str, &str); 1] = [("space", "freeze the view; the capture goes on")];
+
+const REPLAY: [(&str, &str); 5] = [
+    ("space", "play, pause"),
+    ("+ -", "faster, slower"),
+    ("n N", "to the next packet, the one before"),
+    ("] [", "forward, back by a twentieth"),
+    ("} {", "to the end, the beginning"),
+];
+
+pub(super) fn lines(look: Look, source: Source) -> Vec<Line<'static>> {
+    let own: &[(&str, &str)] = match source {
+        Source::Live => &LIVE,
+        Source::Replay => &REPLAY,
+    };
+    let rows = own.iter().chain(&KEYS);
+    let mut lines: Vec<Line<'static>> = rows
+        .map(|(key, text)| {
+            Line::from(vec![look.span(Tone::Strong, format!("{key:<15}")), Span::raw(*text)])
+        })
+        .collect();
+    lines.push(Line::default());
+    lines.push(Line::from("All but Drops shows the last 10 seconds; the report at the end, all."));
+    lines
+}
