@@ -88,7 +88,7 @@ pub fn rewrite(reader: &mut Reader, target: Target) -> Result<(), RewriteError> 
 }
 
 /// Fields whose values are words of the kernel or of podtrace.
-const VERBATIM: [&str; 13] = [
+const VERBATIM: [&str; 16] = [
     "kind",
     "oper_state",
     "state",
@@ -102,6 +102,9 @@ const VERBATIM: [&str; 13] = [
     "proto",
     "tcp_state",
     "action",
+    "effects",
+    "ct_state",
+    "point",
 ];
 
 impl Mask {

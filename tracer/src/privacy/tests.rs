@@ -6,7 +6,10 @@ use std::io;
 use proptest::prelude::*;
 
 use super::*;
-use crate::export::{html, json, text as plain};
+use crate::export::jsonl::Lines;
+use crate::export::marks::Marks;
+use crate::export::pcapng::Pcapng;
+use crate::export::{html, json, markdown, perfetto, svg, text as plain};
 use crate::facts::firewall::AddressRange;
 use crate::model::Mac;
 use crate::record::testing::{Shared, fixture, play};
@@ -27,7 +30,7 @@ fn unpacked(file: &[u8]) -> String {
 fn secret_recording(name: &str) -> String {
     let text = unpacked(&fixture(name));
     let mut text = text
-        .replace("podtrace-record-", "confidential-netns-")
+        .replace("podtrace-record-fx-", "confidential-netns-")
         .replace("cni0", "topsecretbr")
         .replace("\"A.", "\"payroll.")
         .replace("\"A\"", "\"payroll\"")
@@ -88,6 +91,33 @@ fn secrets(replay: &Replay) -> BTreeSet<String> {
     secrets
 }
 
+/// What is made of a recording beside text and page; bytes of packets as digits too.
+fn exports(file: &[u8], replay: &Replay) -> Vec<String> {
+    let marks = Marks::new([&replay.main]);
+    let reader = || Reader::new(Box::new(io::Cursor::new(file.to_vec()))).unwrap();
+    let mut packets = Vec::new();
+    let mut export = Pcapng::start(&mut packets, replay, &marks, None).unwrap();
+    let each = |event| -> anyhow::Result<()> { Ok(export.event(&mut packets, &event)?) };
+    crate::record::scan(&mut reader(), each).unwrap();
+    export.finish(&mut packets, replay).unwrap();
+    let mut lines = String::new();
+    let source = Lines::new(&replay.main.traces[0].1, &marks, &replay.header);
+    crate::record::scan(&mut reader(), |event| -> anyhow::Result<()> {
+        lines.extend(source.line(event));
+        Ok(())
+    })
+    .unwrap();
+    assert!(packets.len() > 1000 && lines.len() > 1000);
+    vec![
+        packets.iter().map(|b| format!("{b:02x}")).collect(),
+        String::from_utf8_lossy(&packets).into_owned(),
+        lines,
+        markdown::render(&replay.report),
+        svg::render(&replay.report),
+        perfetto::render(&replay.report, &replay.main),
+    ]
+}
+
 #[test]
 fn nothing_of_the_secrets_is_left_and_the_verdict_is_the_same() {
     for name in ["healthy", "forward-drop", "wire-loss"] {
@@ -95,7 +125,8 @@ fn nothing_of_the_secrets_is_left_and_the_verdict_is_the_same() {
         let original = play(open.as_bytes()).unwrap();
         let file = rewritten(open.as_bytes());
         let masked = play(&file).unwrap();
-        let shown = [
+        let mut shown = exports(&file, &masked);
+        shown.extend([
             unpacked(&file),
             json::render(&masked.report),
             plain::render(&masked.report, &plain::TextOptions::default()),
@@ -103,8 +134,9 @@ fn nothing_of_the_secrets_is_left_and_the_verdict_is_the_same() {
                 &masked.report,
                 html::Extras { before: masked.before.as_ref(), after: masked.after.as_ref() },
             ),
-        ];
-        for secret in secrets(&original) {
+        ]);
+        let comment = (name == "forward-drop").then(|| "isolate-payroll".to_owned());
+        for secret in secrets(&original).into_iter().chain(comment) {
             assert!(open.contains(&secret) || matches!(secret.len(), 8 | 12), "{secret} is none");
             for text in &shown {
                 if let Some(at) = text.find(&secret) {
@@ -212,7 +244,7 @@ fn filtered(facts: &mut crate::facts::PathFacts) {
         ]
         .map(Condition::is)
         .into(),
-        effects: vec![Action::Dnat { to: "10.77.88.99-10.77.88.120:80".into() }],
+        effects: vec![Action::NoTrack, Action::Dnat { to: "10.77.88.99-10.77.88.120:80".into() }],
         action: Action::Jump("zurich-fw".into()),
     };
     let space = &mut facts.spaces[0].facts;

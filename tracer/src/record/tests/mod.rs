@@ -22,7 +22,8 @@ pub(crate) mod testing {
     pub(crate) use super::tape::{Shared, play};
 }
 
-/// Recordings of real traces, of every schema ever released.
+/// Recordings of real traces, of every schema ever released; `older/` holds those of earlier
+/// podtraces.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     fs::read(path.join(format!("{name}.podtrace"))).unwrap()
@@ -67,12 +68,17 @@ fn fixtures_of_every_schema_can_be_read() {
         ("forward-drop", Status::Dropped, Some(crate::model::Direction::Forward)),
         ("wire-loss", Status::Lost, Some(crate::model::Direction::Forward)),
     ] {
-        let replay = play(&fixture(name)).unwrap();
-        let verdict = &replay.report.verdict;
-        assert_eq!((verdict.status, verdict.direction), (status, direction), "{name}");
-        assert_eq!(replay.remarks, [""; 0], "{name}");
-        assert!(replay.before.is_some() && replay.after.is_some() && replay.end.is_some());
-        assert_eq!(replay.main.observation.events_lost(), 0);
+        for (file, present) in [(name.to_owned(), true), (format!("older/{name}"), false)] {
+            let replay = play(&fixture(&file)).unwrap();
+            let verdict = &replay.report.verdict;
+            assert_eq!((verdict.status, verdict.direction), (status, direction), "{file}");
+            assert_eq!(replay.remarks, [""; 0], "{file}");
+            assert!(replay.before.is_some() && replay.after.is_some() && replay.end.is_some());
+            assert_eq!(replay.main.observation.events_lost(), 0);
+            // The older were made before packet filters were among the facts.
+            let spaces = &replay.before.as_ref().unwrap().spaces;
+            assert_eq!(spaces.iter().any(|s| !s.facts.firewall.tables.is_empty()), present);
+        }
     }
 }
 
