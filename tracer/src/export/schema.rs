@@ -1,4 +1,4 @@
-//! Keeps docs/schema/podtrace.report-1.schema.json true.
+//! Keeps docs/schema true.
 //!
 //! A validator for the part of JSON Schema 2020-12 that the document uses. It is stricter than the
 //! document: where readers must ignore what they do not know, here every property must be declared,
@@ -8,13 +8,21 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::jsonl::Lines;
+use super::marks::Marks;
 use super::{fixtures, json};
+use crate::record::testing::{fixture, play};
+use crate::record::{Reader, scan};
 use crate::report::Report;
 
 const SCHEMA: &str = include_str!("../../../docs/schema/podtrace.report-1.schema.json");
 
+const EVENTS: &str = include_str!("../../../docs/schema/podtrace.events-1.schema.json");
+
 struct Validator {
     root: Value,
+    /// What the document as a whole is called in `seen`.
+    title: &'static str,
     errors: Vec<String>,
     /// `definition.property` that occurred with a value other than null.
     seen: BTreeSet<String>,
@@ -22,8 +30,12 @@ struct Validator {
 
 impl Validator {
     fn new() -> Self {
-        let root = serde_json::from_str(SCHEMA).unwrap();
-        Self { root, errors: Vec::new(), seen: BTreeSet::new() }
+        Self::of("Report", SCHEMA)
+    }
+
+    fn of(title: &'static str, schema: &str) -> Self {
+        let root = serde_json::from_str(schema).unwrap();
+        Self { root, title, errors: Vec::new(), seen: BTreeSet::new() }
     }
 
     fn check(&mut self, name: &str, schema: &Value, value: &Value, at: &str) {
@@ -108,7 +120,7 @@ impl Validator {
 
     fn validate(&mut self, value: &Value) {
         let root = self.root.clone();
-        self.check("Report", &root, value, "");
+        self.check(self.title, &root, value, "");
     }
 
     /// Every `definition.property`.
@@ -116,7 +128,7 @@ impl Validator {
         let definitions = self.root["$defs"].as_object().unwrap().iter();
         definitions
             .map(|(name, d)| (name.as_str(), d))
-            .chain([("Report", &self.root)])
+            .chain([(self.title, &self.root)])
             .filter_map(|(name, d)| Some((name, d.get("properties")?.as_object()?)))
             .flat_map(|(name, properties)| properties.keys().map(move |k| format!("{name}.{k}")))
             .collect()
@@ -145,6 +157,33 @@ fn reports_are_as_the_schema_says() {
     // A property that no report has, with a value, would be declared in vain, or misspelt.
     let missing: Vec<_> = validator.declared().difference(&validator.seen).cloned().collect();
     assert_eq!(missing, [""; 0], "the fixtures should have these as well");
+}
+
+#[test]
+fn events_are_as_their_schema_says() {
+    let mut validator = Validator::of("Event", EVENTS);
+    for name in ["healthy", "forward-drop", "wire-loss"] {
+        let file = fixture(name);
+        let replay = play(&file).unwrap();
+        let marks = Marks::new([&replay.main]);
+        let lines = Lines::new(&replay.main.traces[0].1, &marks, &replay.header);
+        let mut reader = Reader::new(Box::new(std::io::Cursor::new(file))).unwrap();
+        scan(&mut reader, |event| -> anyhow::Result<()> {
+            if let Some(line) = lines.line(event) {
+                validator.validate(&serde_json::from_str(&line)?);
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(validator.errors, [""; 0], "{name}");
+    }
+    // Pings have no ports and are not cut into fragments.
+    let missing = validator.declared();
+    let missing = missing.difference(&validator.seen);
+    let missing: Vec<_> = missing.filter(|m| !m.starts_with("HeaderReport.")).collect();
+    assert_eq!(missing, [""; 0], "the recordings should have these as well");
+    validator.validate(&serde_json::json!({"time_ns": -1}));
+    assert!(validator.errors.len() > 1);
 }
 
 #[test]
