@@ -216,6 +216,8 @@ fn addresses_within_words_and_numbers_go() {
             assert!(!masked.contains(gone), "{text}: {masked}");
         }
     }
+    mask.names.node("A");
+    assert_eq!(mask.text("-A INPUT -j DROP, on A"), "-A INPUT -j DROP, on node1");
     let plain = "mark match 0x4000/0x4000 mask 0xffffffff limit 3 size 1000000000";
     assert_eq!(mask.text(plain), plain);
 }

@@ -110,6 +110,15 @@ impl Mask {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
+            // An option of one letter is none of the names: `-A FORWARD` where a node is called A.
+            if let [b'-', option, b' ', ..] = rest.as_bytes()
+                && option.is_ascii_alphabetic()
+                && (out.is_empty() || out.ends_with(' '))
+            {
+                out.push_str(&rest[..3]);
+                rest = &rest[3..];
+                continue;
+            }
             if !c.is_alphanumeric() && !matches!(c, ':' | '_') {
                 out.push(c);
                 rest = &rest[c.len_utf8()..];
