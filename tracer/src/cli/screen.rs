@@ -32,10 +32,16 @@ pub fn watch(
     let mut due = Instant::now();
     let mut warned = false;
     while session.step(Duration::from_millis(20)) {
-        if screen.commands().any(|command| command == Command::Quit) {
-            // As Ctrl-C does.
-            stop.store(true, Relaxed);
-            continue;
+        for command in screen.commands() {
+            match command {
+                // As Ctrl-C does.
+                Command::Quit => stop.store(true, Relaxed),
+                Command::Probe if !session.toggle_probe()? => {
+                    let why = "no probe: only some protocols or packets are to be seen";
+                    notices.push(why.to_owned());
+                }
+                _ => {}
+            }
         }
         notices.extend(session.notices());
         if session.recording_failed() && !std::mem::replace(&mut warned, true) {

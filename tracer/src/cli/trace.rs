@@ -156,8 +156,8 @@ fn spec(args: &TraceArgs) -> Spec {
         probe: args.probe,
         proto: args.proto,
         port: args.port,
-        // A probe that is watched goes on until its watcher has seen enough.
-        count: args.count.or((args.tui && args.probe.is_some()).then_some(u64::MAX)),
+        // What is watched goes on until its watcher has seen enough.
+        count: args.count.or(args.tui.then_some(u64::MAX)),
         duration: args.duration,
         interval: args.interval,
         size: args.size,

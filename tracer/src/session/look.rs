@@ -7,6 +7,8 @@
 //! [`Analysis::snapshot`]: crate::analysis::Analysis::snapshot
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use crate::diagnose::Meta;
 use crate::facts::{self, Collected, FactsError, PathFacts};
 use crate::kernel::monotonic_ns;
 use crate::model::{Loss, ProbeResult};
+use crate::probe::Proto;
 use crate::report::{Report, Status};
 
 /// How often network state is read again while something fails.
@@ -73,6 +76,50 @@ impl Session {
         Ok(Look { report, span: Duration::from_nanos(span_ns) })
     }
 
+    /// Starts a probe, or stops the one that runs; false where there can be none.
+    ///
+    /// # Errors
+    /// When the probe could not be sent.
+    pub fn toggle_probe(&mut self) -> Result<bool> {
+        self.looks.probed.clear();
+        if let Some(probe) = self.probe.take() {
+            // Noticed within milliseconds.
+            self.stop_probes.store(true, Relaxed);
+            self.stop_probes = Arc::default();
+            let result = probe.join().context("the probe failed")?;
+            self.add_probe(result);
+            return Ok(true);
+        }
+        let proto = self.spec.probe.unwrap_or(Proto::Icmp);
+        let seen = self.spec.protocol().is_none_or(|filtered| filtered == proto.number());
+        if !seen || self.spec.count.is_some_and(|count| count < u64::MAX) {
+            return Ok(false);
+        }
+        self.all_sent = None;
+        self.start_probe_of(proto, u64::MAX)?;
+        Ok(true)
+    }
+
+    /// Adds what a probe did to what those before it did.
+    pub(super) fn add_probe(&mut self, result: ProbeResult) {
+        self.observation.probe = Some(match self.observation.probe.take() {
+            None => result,
+            Some(mut all) => {
+                all.sent += result.sent;
+                all.answered += result.answered;
+                all.refused += result.refused;
+                all.rtt_ns.extend(result.rtt_ns);
+                for (error, count) in result.errors {
+                    match all.errors.iter_mut().find(|(known, _)| *known == error) {
+                        Some((_, n)) => *n += count,
+                        None => all.errors.push((error, count)),
+                    }
+                }
+                all
+            }
+        });
+    }
+
     /// Takes network state that was read, and has it read again where that may tell more.
     fn read_again(&mut self) {
         let looks = &mut self.looks;
@@ -109,7 +156,7 @@ impl Session {
         let due = samples.iter().rev().find(|(at, ..)| now_ns.saturating_sub(*at) >= ANSWER_NS);
         let sent = due.map_or(0, |(_, sent, _)| sent.saturating_sub(sent_before));
         Some(ProbeResult {
-            proto: self.spec.probe.map_or_else(String::new, |p| p.as_str().to_owned()),
+            proto: self.spec.probe.unwrap_or(Proto::Icmp).as_str().to_owned(),
             sent,
             answered: progress.answered.saturating_sub(answered_before).min(sent),
             ..ProbeResult::default()

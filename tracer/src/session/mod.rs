@@ -211,11 +211,17 @@ impl Session {
     pub fn progress(&self) -> Progress {
         Progress {
             elapsed: self.begun.elapsed(),
-            sent: self.probe.as_ref().map(|p| p.progress().sent),
+            sent: self.sent(),
             seen: self.analysis.started(Direction::Forward),
             arrived: self.analysis.delivered(Direction::Forward),
             replied: self.analysis.delivered(Direction::Reply),
         }
+    }
+
+    fn sent(&self) -> Option<u64> {
+        let now = self.probe.as_ref().map(|p| p.progress().sent);
+        let before = self.observation.probe.as_ref().map(|p| p.sent);
+        now.or(before).map(|_| now.unwrap_or(0) + before.unwrap_or(0))
     }
 
     /// Watches for about `time`; false when the trace is over and [`Session::finish`] is due.
@@ -287,10 +293,16 @@ impl Session {
     }
 
     fn start_probe(&mut self) -> Result<()> {
-        let Some(proto) = self.spec.probe else { return Ok(()) };
+        match self.spec.probe {
+            Some(proto) => self.start_probe_of(proto, self.spec.probe_count()),
+            None => Ok(()),
+        }
+    }
+
+    fn start_probe_of(&mut self, proto: probe::Proto, count: u64) -> Result<()> {
         let probe = Probe {
             proto,
-            count: self.spec.probe_count(),
+            count,
             interval: self.spec.interval,
             size: usize::from(self.spec.size.unwrap_or(DEFAULT_SIZE)),
             ..self.template()?
@@ -375,7 +387,7 @@ impl Session {
         self.stop_probes.store(true, Relaxed);
         if let Some(probe) = self.probe.take() {
             let result = probe.join().context("the probe failed")?;
-            self.observation.probe = Some(result);
+            self.add_probe(result);
         }
         self.stop_probes = Arc::default();
         self.check_stations();

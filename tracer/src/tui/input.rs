@@ -64,6 +64,7 @@ fn press(state: &mut State, key: &KeyEvent) -> Option<Command> {
     match key.code {
         KeyCode::Char('q') => return Some(Command::Quit),
         KeyCode::Char('?') => state.help = true,
+        KeyCode::Char('p') if state.source == Source::Live => return Some(Command::Probe),
         KeyCode::Char(' ') => state.freeze(),
         KeyCode::Char('r') => {
             state.direction = match state.direction {

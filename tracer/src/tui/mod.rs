@@ -87,6 +87,8 @@ pub struct Player {
 pub enum Command {
     /// End.
     Quit,
+    /// Start a probe, or stop it.
+    Probe,
     /// Play or pause.
     Play,
     /// Twice as fast, or half.

@@ -76,6 +76,8 @@ impl Playback {
         let part = (self.end_ns - self.start_ns) / 20;
         match command {
             Command::Quit => return false,
+            // Nothing can be sent into the past.
+            Command::Probe => {}
             Command::Play => {
                 if !self.playing && self.at_ns >= self.end_ns {
                     self.go(self.start_ns);

@@ -258,6 +258,7 @@ fn quitting_and_playing_go_beyond_the_screen() {
     let mut live = State::new(Look { color: false, unicode: true }, Source::Live);
     assert_eq!(press(&mut live, &[KeyCode::Char('q')]), Some(Command::Quit));
     assert_eq!(press(&mut live, &[KeyCode::Char('n')]), None);
+    assert_eq!(press(&mut live, &[KeyCode::Char('p')]), Some(Command::Probe));
     let interrupt = Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
     live.typing = true;
     assert_eq!(input::handle(&mut live, &interrupt), Some(Command::Quit));
@@ -276,6 +277,7 @@ fn quitting_and_playing_go_beyond_the_screen() {
     ] {
         assert_eq!(press(&mut replay, &[KeyCode::Char(key)]), Some(command));
     }
+    assert_eq!(press(&mut replay, &[KeyCode::Char('p')]), None);
     assert!(!replay.is_frozen());
 }
 

@@ -17,7 +17,10 @@ const KEYS: [(&str, &str); 9] = [
     ("q Ctrl-C", "quit; the report is printed"),
 ];
 
-const LIVE: [(&str, &str); 1] = [("space", "freeze the view; the capture goes on")];
+const LIVE: [(&str, &str); 2] = [
+    ("space", "freeze the view; the capture goes on"),
+    ("p", "start a probe from the source pod, or stop it"),
+];
 
 const REPLAY: [(&str, &str); 5] = [
     ("space", "play, pause"),
