@@ -132,6 +132,11 @@ impl Analysis {
         self.flows.iter().map(|f| f.correlator.pending()).sum()
     }
 
+    /// Kernel time of the newest event that was taken, ns; 0 before the first.
+    pub fn newest_ns(&self) -> u64 {
+        self.flows.iter().map(|f| f.correlator.newest_ns()).max().unwrap_or(0)
+    }
+
     /// The newest packets, judged as if the trace ended at [`Observation::end_ns`], with the time
     /// that they cover, ns. The analysis goes on.
     pub fn snapshot(&self, observation: Observation) -> (Analyzed, u64) {

@@ -13,6 +13,8 @@ use crate::tui::{Command, Look, Screen, Snapshot, Source, Totals};
 
 /// Shortest time from one look to the next.
 const LOOK: Duration = Duration::from_millis(250);
+/// Longest time from one look to the next, whatever it costs.
+const LONGEST: Duration = Duration::from_secs(2);
 /// Looks take at most one part in this many of the time, so that events are worked off.
 const SHARE: u32 = 12;
 /// Notices that are kept.
@@ -67,7 +69,7 @@ pub fn watch(
             player: None,
             notices: notices.clone(),
         });
-        due = begun + LOOK.max(begun.elapsed() * SHARE);
+        due = begun + (begun.elapsed() * SHARE).clamp(LOOK, LONGEST);
     }
     screen.close().context("cannot draw on the terminal")
 }

@@ -35,6 +35,11 @@ pub struct Recent {
 }
 
 impl Correlator {
+    /// Kernel time of the newest event that was taken, ns; 0 before the first.
+    pub fn newest_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// The newest journeys, judged as if the trace ended at [`Observation::end_ns`].
     pub fn snapshot(&self, observation: &Observation, scope: Scope) -> Recent {
         let end_ns = observation.end_ns;

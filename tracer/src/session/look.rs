@@ -29,6 +29,9 @@ const READ_AGAIN: Duration = Duration::from_secs(3);
 /// What came within this time, ns, is looked at; see [`crate::correlate::Scope`].
 const WINDOW_NS: u64 = 10_000_000_000;
 
+/// Without an event for this long, none is on its way from the kernel.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// How long a packet of the probe may be without an answer before it counts, ns.
 const ANSWER_NS: u64 = 1_000_000_000;
 
@@ -62,7 +65,7 @@ impl Session {
     pub fn look(&mut self) -> Result<Look> {
         self.read_again();
         let mut observation = self.observation.clone();
-        observation.end_ns = monotonic_ns();
+        observation.end_ns = self.known_until();
         let loss = Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() };
         let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
         observation.loss = vec![(node, loss)];
@@ -74,6 +77,16 @@ impl Session {
         let fine = matches!(report.verdict.status, Status::Delivered | Status::NoTraffic);
         self.looks.concerned |= !fine;
         Ok(Look { report, span: Duration::from_nanos(span_ns) })
+    }
+
+    /// Until when everything that was seen has been worked off, ns: under heavy traffic that is some
+    /// time ago, and packets are not lost that were only not looked at yet.
+    fn known_until(&self) -> u64 {
+        let quiet = self.waiting.is_empty() && self.last_event.elapsed() >= QUIET;
+        match self.analysis.newest_ns() {
+            newest if newest > 0 && !quiet => newest,
+            _ => monotonic_ns(),
+        }
     }
 
     /// Starts a probe, or stops the one that runs; false where there can be none.

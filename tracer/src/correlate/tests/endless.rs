@@ -68,6 +68,7 @@ fn a_look_sees_the_last_seconds_of_an_endless_trace() {
     let seen = correlator.snapshot(&observation, Scope::default());
     // The tape runs on for a second behind its last packet.
     assert_eq!(seen.span_ns, 10_000_000_000);
+    assert_eq!(correlator.newest_ns() + 1_000_000_000, observation.end_ns);
     assert_eq!(count(&seen.trace, Forward, Delivered), 89);
     assert_eq!(count(&seen.trace, Forward, Lost), 1);
     assert_eq!(seen.trace.journeys.len(), 90);
