@@ -11,11 +11,11 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::thread;
 
-use common::trace::{PODTRACE, podtrace};
+use common::trace::{PODTRACE, Server, http_server, podtrace, run, wait_for};
 use common::{TestLab, privileged};
 use tracer::lab::fault::{self, Case, Expected, Fault, Options};
 use tracer::lab::{Backend, Firewall, LabConfig};
-use tracer::report::{Report, Status, Verdict};
+use tracer::report::{Report, Severity, Status, Verdict};
 
 /// Labs at a time: a trace mostly waits.
 const WORKERS: usize = 4;
@@ -175,6 +175,23 @@ fn scenario(fault: &Fault, variant: Variant) -> Vec<Row> {
     }
 }
 
+/// Prints the table, and fails unless all of it is right.
+fn score(mut rows: Vec<Row>) {
+    rows.sort_by(|a, b| a.fault.cmp(&b.fault));
+    let mut table = String::new();
+    for row in &rows {
+        let mark = if row.wrong.is_empty() { "ok  " } else { "FAIL" };
+        let _ = writeln!(table, "{mark} {}\n    {}\n    {}", row.fault, row.expected, row.got);
+        if !row.wrong.is_empty() {
+            let _ = writeln!(table, "    wrong: {}", row.wrong.join(", "));
+        }
+    }
+    let right = rows.iter().filter(|r| r.wrong.is_empty()).count();
+    println!("{table}score: {right} of {} traces are right", rows.len());
+    assert!(!rows.is_empty(), "nothing was traced");
+    assert_eq!(right, rows.len(), "{table}");
+}
+
 #[test]
 fn every_fault_is_told() {
     if !privileged() {
@@ -210,18 +227,128 @@ fn every_fault_is_told() {
             });
         }
     });
-    let mut rows = rows.into_inner().expect("rows");
-    rows.sort_by(|a, b| a.fault.cmp(&b.fault));
-    let mut table = String::new();
-    for row in &rows {
-        let mark = if row.wrong.is_empty() { "ok  " } else { "FAIL" };
-        let _ = writeln!(table, "{mark} {}\n    {}\n    {}", row.fault, row.expected, row.got);
-        if !row.wrong.is_empty() {
-            let _ = writeln!(table, "    wrong: {}", row.wrong.join(", "));
+    score(rows.into_inner().expect("rows"));
+}
+
+/// Two faults at once: the one that packets meet first, and one behind it.
+const PAIRS: [(&str, &str); 11] = [
+    ("ip-forward-off-source", "forward-rule-drop"),
+    ("fdb-missing", "ip-forward-off-destination"),
+    ("route-missing", "tunnel-input-drop"),
+    ("forward-policy-drop", "vxlan-port-mismatch"),
+    ("vtep-neighbour-missing", "forward-rule-drop"),
+    ("tunnel-input-drop", "ip-forward-off-destination"),
+    ("vni-mismatch", "forward-rule-drop"),
+    ("ip-forward-off-source", "fdb-missing"),
+    ("fdb-missing", "vni-mismatch"),
+    ("forward-policy-drop", "fdb-missing"),
+    ("route-missing", "forward-rule-drop"),
+];
+
+fn pair(first: &str, second: &str) -> Row {
+    let lab = TestLab::up(|_| {});
+    let [one, two] = [first, second].map(|name| {
+        let fault = fault::by_name(name).expect("a fault");
+        let injected = lab.inject(fault, &plain()).expect("inject");
+        injected.cases.into_iter().next().expect("a case")
+    });
+    let mut args = vec!["--format", "json"];
+    args.extend(one.args.iter().map(String::as_str));
+    let report = podtrace(&lab, &args).report();
+    let mut wrong = compare(&report, &one.expected);
+    let found = |f: &Verdict| f.cause.as_ref().is_some_and(|c| two.expected.cause.contains(c));
+    if !report.findings.iter().any(found) {
+        wrong.push("the second is no finding".into());
+    }
+    let findings: Vec<String> = report.findings.iter().map(describe).collect();
+    Row {
+        fault: format!("{first} + {second}"),
+        expected: format!("{}; and {}", expectation(&one.expected), two.expected.cause.join("|")),
+        got: format!("{}; and {}", describe(&report.verdict), findings.join("; ")),
+        wrong,
+    }
+}
+
+#[test]
+fn of_two_faults_the_deadly_one_is_the_verdict_and_the_other_a_finding() {
+    if !privileged() {
+        return;
+    }
+    let queue = Mutex::new(VecDeque::from(PAIRS));
+    let rows = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let Some((first, second)) = queue.lock().expect("queue").pop_front() else {
+                        return;
+                    };
+                    let row = pair(first, second);
+                    rows.lock().expect("rows").push(row);
+                }
+            });
+        }
+    });
+    score(rows.into_inner().expect("rows"));
+}
+
+/// Every protocol, both IP versions, to the other node and to the same one.
+fn healthy_runs(variant: &str, change: fn(&mut LabConfig)) -> Vec<Row> {
+    let lab = TestLab::up(change);
+    let mut servers = Vec::new();
+    for pod in ["B.b", "A.a2"] {
+        servers.push(http_server(&lab, pod, 8080, 1000));
+    }
+    let echo = "import socket\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\ns.bind(('::',9000))\nwhile 1:\n d,a=s.recvfrom(65535)\n s.sendto(d,a)";
+    let _echoes = ["B.b", "A.a2"].map(|pod| Server::start(&lab, pod, &["python3", "-c", echo]));
+    for pod in ["B.b", "A.a2"] {
+        wait_for("the UDP server", || run(&lab, pod, &["ss", "-lun"]).contains(":9000"));
+    }
+    let mut rows = Vec::new();
+    for dst in ["B.b", "A.a2"] {
+        for family in ["-4", "-6"] {
+            for probe in [
+                &["--probe=icmp"][..],
+                &["--probe=tcp", "--port", "8080"],
+                &["--probe=udp", "--port", "9000"],
+            ] {
+                let mut args = vec!["--src", "A.a", "--dst", dst, family, "-c", "3", "-i", "50ms"];
+                args.extend(probe);
+                args.extend(["--format", "json"]);
+                let report = podtrace(&lab, &args).report();
+                let accused = report.findings.iter().filter(|f| f.severity != Some(Severity::Note));
+                let mut wrong: Vec<String> = accused.map(|f| f.summary.clone()).collect();
+                if report.verdict.status != Status::Delivered {
+                    wrong.push(report.verdict.summary.clone());
+                }
+                rows.push(Row {
+                    fault: format!("healthy ({variant}, {dst}, {family}, {})", probe[0]),
+                    expected: "Delivered".into(),
+                    got: describe(&report.verdict),
+                    wrong,
+                });
+            }
         }
     }
-    let right = rows.iter().filter(|r| r.wrong.is_empty()).count();
-    println!("{table}score: {right} of {} traces are right", rows.len());
-    assert!(!rows.is_empty(), "no fault could be made");
-    assert_eq!(right, rows.len(), "{table}");
+    rows
+}
+
+#[test]
+fn a_healthy_path_never_accuses() {
+    if !privileged() {
+        return;
+    }
+    let labs: [(&str, fn(&mut LabConfig)); 5] = [
+        ("vxlan", |_| {}),
+        ("renamed", renamed),
+        ("legacy", |c| c.firewall = Firewall::Legacy),
+        ("no firewall", |c| c.firewall = Firewall::None),
+        ("host-gw", |c| c.backend = Backend::HostGw),
+    ];
+    let rows: Vec<Row> = thread::scope(|scope| {
+        let labs = labs.map(|(name, change)| scope.spawn(move || healthy_runs(name, change)));
+        labs.into_iter().flat_map(|lab| lab.join().expect("healthy runs")).collect()
+    });
+    assert!(rows.len() >= 50);
+    score(rows);
 }
