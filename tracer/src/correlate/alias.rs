@@ -71,19 +71,19 @@ impl Aliases {
         Some((alias.real, port))
     }
 
-    /// The translated source of a packet, when its port is not known yet.
-    fn unlearned(&self, ip: &Ip) -> Option<Translated> {
+    /// The translated source of a packet, where it is one.
+    fn translated(&self, ip: &Ip) -> Option<Translated> {
         let port = ports(&ip.l4).0?;
-        let translated = (ip.src, ip.proto, port);
-        let known = || self.learned.contains_key(&translated);
-        (self.list.iter().any(|a| a.source && a.ip == ip.src) && !known()).then_some(translated)
+        let is_source = self.list.iter().any(|a| a.source && a.ip == ip.src);
+        is_source.then_some((ip.src, ip.proto, port))
     }
 }
 
 impl Correlator {
     /// Learns the port to which the source of this packet was translated, by its skb.
     pub(super) fn learn_port(&mut self, ip: &Ip, event: &Event) {
-        let Some(translated) = self.aliases.unlearned(ip) else { return };
+        let Some(translated) = self.aliases.translated(ip) else { return };
+        let known = self.aliases.learned.contains_key(&translated);
         let own = self.aliases.canonical(ip);
         let before = self.by_skb.get(&event.skb).and_then(|id| self.store.get(*id));
         let same = |live: &&Live| {
@@ -91,7 +91,8 @@ impl Correlator {
                 && live.flow.src == own.src
                 && live.flow.dst == own.dst
                 && live.flow.proto == own.proto
-                && (live.stream.is_some() || live.ip_id == own.id)
+                // A port can be given to another connection later; its number then tells.
+                && (live.ip_id == own.id || live.stream.is_some() && !known)
         };
         let Some(port) = before.filter(same).map(|live| live.flow.ports.0) else { return };
         if self.aliases.learned.len() >= MAX_LEARNED {
