@@ -338,7 +338,8 @@ fn a_healthy_path_never_accuses() {
     if !privileged() {
         return;
     }
-    let labs: [(&str, fn(&mut LabConfig)); 5] = [
+    type Change = fn(&mut LabConfig);
+    let labs: [(&str, Change); 5] = [
         ("vxlan", |_| {}),
         ("renamed", renamed),
         ("legacy", |c| c.firewall = Firewall::Legacy),

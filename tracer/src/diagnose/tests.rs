@@ -278,6 +278,13 @@ fn holes_in_the_observation_make_it_inconclusive() {
     assert_eq!(report.verdict.status, Status::Inconclusive);
     assert!(report.verdict.summary.contains("B.ens33"));
 
+    // What arrived did, but there may have been more.
+    let tape = healthy();
+    let observation = Observation { loss: vec![("A".into(), loss.clone())], ..tape.observation() };
+    let verdict = diagnose(&tape, &observation).verdict;
+    assert_eq!((verdict.status, verdict.confidence), (Status::Delivered, Confidence::Likely));
+    assert!(verdict.evidence.iter().any(|e| e.contains("17 events were lost")));
+
     // A drop event is one, whatever else was missed; only its proof suffers.
     let mut tape = lost_behind(2);
     for seq in 1..=5 {

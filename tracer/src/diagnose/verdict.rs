@@ -103,7 +103,16 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
             n => format!("All {n} packets"),
         };
         let summary = format!("{all} from {from} reached {to}.");
-        return (plain(Status::Delivered, None, summary), Vec::new());
+        let mut verdict = plain(Status::Delivered, None, summary);
+        let lost = case.observation.events_lost();
+        if lost > 0 {
+            // Of packets none of whose events came through nothing is known.
+            verdict.confidence = Confidence::Likely;
+            verdict.evidence.push(format!(
+                "{lost} events were lost in observation: there may have been other packets"
+            ));
+        }
+        return (verdict, Vec::new());
     }
     let mut verdicts = Failures::of(case, direction, counts).verdicts();
     if verdicts.is_empty() {
