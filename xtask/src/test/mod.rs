@@ -27,6 +27,8 @@ struct Phase {
     name: &'static str,
     /// What it does, as its headline.
     about: &'static str,
+    /// Takes long: only with `--all`, or when it is named.
+    long: bool,
     run: fn(&Context) -> Result<Tally>,
 }
 
@@ -35,40 +37,52 @@ const PHASES: &[Phase] = &[
     Phase {
         name: "setup",
         about: "what building and testing needs",
+        long: false,
         run: |c| check(setup::run(c.machine)),
     },
-    Phase { name: "format", about: "formatting, eBPF crate too", run: |_| format() },
+    Phase { name: "format", about: "formatting, eBPF crate too", long: false, run: |_| format() },
     Phase {
         name: "ebpf",
         about: "build the eBPF programs",
+        long: false,
         run: |c| check(ebpf::build(c.machine)),
     },
-    Phase { name: "clippy", about: "lints", run: |_| clippy() },
+    Phase { name: "clippy", about: "lints", long: false, run: |_| clippy() },
     Phase {
         name: "clippy-ebpf",
         about: "lints of the eBPF crate",
+        long: false,
         run: |c| check(ebpf::clippy(c.machine)),
     },
-    Phase { name: "unit", about: "unit tests, without privileges", run: |c| binaries::unit(c) },
-    Phase { name: "doc", about: "examples in the documentation", run: |_| doc() },
+    Phase {
+        name: "unit",
+        about: "unit tests, without privileges",
+        long: false,
+        run: |c| binaries::unit(c),
+    },
+    Phase { name: "doc", about: "examples in the documentation", long: false, run: |_| doc() },
     Phase {
         name: "privileged",
         about: "tests on real namespaces and the real kernel",
+        long: false,
         run: |c| binaries::privileged(c),
     },
     Phase {
         name: "vm",
         about: "tests on Debian's kernels, in emulated machines",
+        long: true,
         run: |c| vm::phase(c.machine, false),
     },
     Phase {
         name: "vm-pair",
         about: "two emulated machines as one cluster",
+        long: true,
         run: |c| vm::phase(c.machine, true),
     },
     Phase {
         name: "leftovers",
         about: "nothing is left on this machine",
+        long: false,
         run: |c| c.leftovers.check(),
     },
 ];
@@ -120,6 +134,9 @@ pub struct TestArgs {
     /// Leave this phase out (may be repeated)
     #[arg(long, value_name = "PHASE", value_parser = names())]
     skip: Vec<String>,
+    /// Also the phases that take long: emulated machines with other kernels
+    #[arg(long)]
+    all: bool,
 }
 
 fn names() -> PossibleValuesParser {
@@ -129,7 +146,11 @@ fn names() -> PossibleValuesParser {
 impl TestArgs {
     fn wants(&self, phase: &Phase) -> bool {
         let named = |list: &[String]| list.iter().any(|name| name == phase.name);
-        if self.only.is_empty() { !named(&self.skip) } else { named(&self.only) }
+        if self.only.is_empty() {
+            (self.all || !phase.long) && !named(&self.skip)
+        } else {
+            named(&self.only)
+        }
     }
 }
 
@@ -227,14 +248,17 @@ mod tests {
 
     #[test]
     fn phases_are_chosen_by_name() {
-        let wanted = |only: &[&str], skip: &[&str]| {
+        let wanted = |only: &[&str], skip: &[&str], all: bool| {
             let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-            let args = TestArgs { only: owned(only), skip: owned(skip) };
+            let args = TestArgs { only: owned(only), skip: owned(skip), all };
             PHASES.iter().filter(|p| args.wants(p)).map(|p| p.name).collect::<Vec<_>>()
         };
-        assert_eq!(wanted(&["unit"], &[]), ["unit"]);
-        assert_eq!(wanted(&[], &[]).len(), PHASES.len());
-        let rest = wanted(&[], &["privileged", "leftovers"]);
+        assert_eq!(wanted(&["unit"], &[], false), ["unit"]);
+        assert_eq!(wanted(&["vm"], &[], false), ["vm"]);
+        assert_eq!(wanted(&[], &[], true).len(), PHASES.len());
+        let usual = wanted(&[], &[], false);
+        assert!(usual.contains(&"privileged") && !usual.contains(&"vm"));
+        let rest = wanted(&[], &["privileged", "leftovers"], true);
         assert!(rest.len() == PHASES.len() - 2 && !rest.contains(&"privileged"));
     }
 
