@@ -66,10 +66,7 @@ fn quick(skb: *mut __sk_buff, protocol: u32) -> u32 {
         if at == TUNNEL && below == 0 && linear!(packet, INNER + 28) {
             // SAFETY: as above.
             let (ethertype, inner) = unsafe {
-                (
-                    half::<{ TUNNEL as usize + 12 }>(packet.0),
-                    head4::<{ INNER as usize }>(packet.0),
-                )
+                (half::<{ TUNNEL as usize + 12 }>(packet.0), head4::<{ INNER as usize }>(packet.0))
             };
             if ethertype == ETH_IP {
                 let step = layer4(&inner, INNER, matched::ENCAPSULATED);

@@ -83,7 +83,8 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         Some(look) => screen::watch(&mut session, look, &stop, notes)?,
         None => follow(args, &mut session, notes, recording_to_stdout),
     }
-    let Finished { mut report, mut recording } = session.finish()?;
+    let Finished { mut report, mut recording, notices } = session.finish()?;
+    say(notices);
     if let Some((source, target)) = private {
         recording.take().transpose().context("cannot record the trace")?;
         let masked = source.private()?;

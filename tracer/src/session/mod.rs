@@ -85,6 +85,8 @@ pub struct Finished {
     pub report: Report,
     /// What was recorded, or why it could not be; `None` without a recording.
     pub recording: Option<std::io::Result<Summary>>,
+    /// What the user should know besides; see [`Session::notices`].
+    pub notices: Vec<String>,
 }
 
 /// A trace under way. Dropping it detaches everything.
@@ -268,7 +270,7 @@ impl Session {
         }
         self.stop_probes.store(true, Relaxed);
         let recording = self.end_recording(&after, &report);
-        Ok(Finished { report, recording })
+        Ok(Finished { report, recording, notices: self.notices() })
     }
 
     /// The report of what was traced by now.
