@@ -154,6 +154,10 @@ fn run(binary: &TestBinary, prepare: impl Fn(&mut Command)) -> Result<Tally> {
         match line {
             Some(line) => {
                 spoke = Instant::now();
+                // Tables that tests write on purpose.
+                if line.starts_with("score: ") {
+                    println!("    {line}");
+                }
                 output.line(line);
                 progress.last_line(line);
             }
