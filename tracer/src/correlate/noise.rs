@@ -83,8 +83,15 @@ const HARMLESS: &[Harmless] = &[
 /// ICMP redirect (RFC 792) and ICMPv6 redirect (RFC 4861).
 const REDIRECT: [u8; 2] = [5, 137];
 
+/// Where hosts let go of neighbour discovery that they have dealt with, or that asks for somebody else.
+const RESOLUTION: [&str; 2] = ["icmpv6_rcv", "ndisc_*"];
+
 /// Why a drop event takes nothing from anybody; `None` when it may.
 pub fn harmless(info: &DropInfo, packet: &Packet) -> Option<&'static str> {
+    let dealt_with = RESOLUTION.iter().any(|function| matches(function, &info.function));
+    if dealt_with && matches!(packet.body, Body::Neighbor(_)) {
+        return Some("a question is dealt with, or was for somebody else");
+    }
     if let Body::Ip(ip) = &packet.body {
         match ip.l4 {
             L4::IcmpError { kind, .. } if REDIRECT.contains(&kind) => {
