@@ -100,7 +100,7 @@ fn probe(proto: Proto, v4: bool) -> Probe {
 fn complete(result: &ProbeResult, count: u64) {
     assert_eq!((result.sent, result.answered), (count, count), "{result:?}");
     assert_eq!(result.rtt_ns.len() as u64, count);
-    assert!(result.rtt_ns.iter().all(|rtt| (1..1_000_000_000).contains(rtt)), "{result:?}");
+    assert!(result.rtt_ns.iter().all(|rtt| *rtt > 0), "{result:?}");
     assert!(result.errors.is_empty(), "{result:?}");
 }
 

@@ -18,7 +18,7 @@ use crate::process::{self, path_with_sbin, run_lines, run_step_into, target_dir}
 use crate::ui::{Progress, seconds};
 
 /// A test program that says nothing for this long hangs.
-const SILENCE: Duration = Duration::from_secs(600);
+const SILENCE: Duration = Duration::from_secs(1200);
 /// Privileged tests at the same time. They wait for the kernel more than they compute.
 const PRIVILEGED_AT_ONCE: &str = "4";
 /// Tells the tests that they may change this machine's network state, and must be able to.
