@@ -84,7 +84,7 @@ const HARMLESS: &[Harmless] = &[
 const REDIRECT: [u8; 2] = [5, 137];
 
 /// Where hosts let go of neighbour discovery that they have dealt with, or that asks for somebody else.
-const RESOLUTION: [&str; 2] = ["icmpv6_rcv", "ndisc_*"];
+const RESOLUTION: [&str; 3] = ["icmpv6_rcv", "ip6_mc_input", "ndisc_*"];
 
 /// Why a drop event takes nothing from anybody; `None` when it may.
 pub fn harmless(info: &DropInfo, packet: &Packet) -> Option<&'static str> {

@@ -11,13 +11,18 @@ pub(super) const CAUSES: &[Cause] = &[
     Cause { code: "neighbor.wrong-mac", recognise: wrong },
 ];
 
+/// The kernel gave the resolution up; for neighbour discovery it gives no reason.
+fn gave_up(death: &Death<'_>) -> bool {
+    death.dropped("NEIGH_*", "*") || death.dropped("NOT_SPECIFIED", "neigh_*")
+}
+
 /// The node asks at the tunnel device, where flanneld should have told it and nobody can answer.
 fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let question = case
         .open_questions(death)
         .find(|r| r.station.is_some_and(|id| case.topology.station(id).role == Role::Vxlan));
     let waits = matches!(death.ending, Ending::Vanished);
-    let failed = death.dropped("NEIGH_*", "*") || waits;
+    let failed = gave_up(death) || waits;
     let asked = question.map(|r| r.target).or_else(|| {
         let question = death.question()?;
         death.dropped("*", "vxlan_xmit*").then_some(question.target_ip)
@@ -41,8 +46,7 @@ fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 
 /// The kernel asked for a hardware address and gave up.
 fn failed(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let gave_up =
-        death.dropped("NEIGH_*", "*") || matches!(death.ending, Ending::Unresolved { .. });
+    let gave_up = gave_up(death) || matches!(death.ending, Ending::Unresolved { .. });
     gave_up.then(|| {
         let asked = match death.ending {
             Ending::Unresolved { question } => Some(question),
