@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 /// Where named namespaces are mounted (ip-netns(8)).
 pub const NETNS_DIR: &str = "/run/netns";
@@ -28,11 +29,15 @@ impl Netns {
     /// Opens `name`: a name under `/run/netns`, or a path when it contains a slash.
     ///
     /// # Errors
-    /// When there is no such namespace.
+    /// When there is no such namespace, or `name` is the name of something else.
     pub fn open(name: &str) -> io::Result<Self> {
         let path: PathBuf =
             if name.contains('/') { name.into() } else { Path::new(NETNS_DIR).join(name) };
         let file = File::open(&path)?;
+        // The name of a namespace that is being deleted, or was in an earlier boot, is an empty file.
+        if fstatfs(&file)?.filesystem_type() != NSFS_MAGIC {
+            return Err(io::Error::other("not a network namespace"));
+        }
         // Inode numbers of namespaces are 32 bits (include/linux/ns_common.h).
         let inum = u32::try_from(file.metadata()?.ino()).map_err(io::Error::other)?;
         Ok(Self { name: name.to_owned(), inum, file: Arc::new(file) })
