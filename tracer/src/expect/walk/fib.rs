@@ -58,8 +58,24 @@ impl Found<'_> {
 
 /// Follows the rules.
 pub(super) fn lookup<'a>(facts: &'a NetnsFacts, question: &Question<'_>) -> Found<'a> {
+    follow(facts, question, |_| true)
+}
+
+/// Follows only the rules that every namespace has: where the packet would go without the others.
+pub(super) fn without_special_rules<'a>(
+    facts: &'a NetnsFacts,
+    question: &Question<'_>,
+) -> Found<'a> {
+    follow(facts, question, |rule| DEFAULT_RULES.contains(&rule.priority))
+}
+
+fn follow<'a>(
+    facts: &'a NetnsFacts,
+    question: &Question<'_>,
+    counts: impl Fn(&Rule) -> bool,
+) -> Found<'a> {
     let v6 = question.dst.is_ipv6();
-    let mut rules: Vec<&Rule> = facts.rules.iter().filter(|r| r.v6 == v6).collect();
+    let mut rules: Vec<&Rule> = facts.rules.iter().filter(|r| r.v6 == v6 && counts(r)).collect();
     rules.sort_by_key(|r| r.priority);
     let mut at = 0;
     while let Some(rule) = rules.get(at).copied() {

@@ -102,6 +102,7 @@ impl<'a> Walker<'a> {
             dport: self.packet.dport,
         };
         let found = fib::lookup(facts, &question);
+        let usual = fib::without_special_rules(facts, &question);
         let at = At::new(node, leg.out);
         match answer.map(|a| &a.outcome) {
             None => {
@@ -109,7 +110,7 @@ impl<'a> Walker<'a> {
                 self.unknown(at, Stage::Route, format!("route to {dst}"), gap);
                 None
             }
-            Some(RouteOutcome::Found(hit)) => self.routed(leg, hit, found),
+            Some(RouteOutcome::Found(hit)) => self.routed(leg, hit, found, usual),
             Some(RouteOutcome::Failed { message, .. }) => {
                 if let Some(refusal) = found.refusal() {
                     self.refused(at, dst, refusal, &found);
@@ -124,12 +125,13 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// A route there is; is it the right one?
+    /// A route there is; is it the right one? `usual`: the one without special rules.
     fn routed(
         &mut self,
         leg: Leg<'a>,
         hit: &'a RouteHit,
         found: Found<'a>,
+        usual: Found<'a>,
     ) -> Option<&'a RouteHit> {
         let Leg { node, iif, out, .. } = leg;
         let (facts, dst) = (&node.facts, self.packet.dst);
@@ -177,6 +179,26 @@ impl<'a> Walker<'a> {
         };
         if hit.oif == Some(out.index) {
             if let Some(rule) = found.special_rule() {
+                // Without a tunnel, the way out is wherever the rule leads.
+                let leads = |gateway: Option<IpAddr>| {
+                    self.to.node.facts.holder(gateway.unwrap_or(dst)).is_some()
+                };
+                if let Some(route) = usual.route
+                    && !leg.home
+                    && leads(route.gateway)
+                    && !leads(hit.gateway)
+                {
+                    let name = |oif: Option<u32>| {
+                        oif.map_or_else(|| "nothing".to_owned(), |oif| text::name(facts, oif))
+                    };
+                    let (has, expected) = (name(hit.oif), name(route.oif));
+                    let text =
+                        format!("node {} sends {dst} to {has} rather than {expected}", node.node);
+                    let rule = text::rule(rule);
+                    let kind = ProblemKind::RuleHijack { dst, has, expected, rule };
+                    self.fault(at, Stage::Route, Fault::deadly(kind, text).entry(shown));
+                    return None;
+                }
                 self.pass(at, Stage::Route, format!("{shown} (rule {})", text::rule(rule)));
             } else {
                 self.pass(at, Stage::Route, shown);

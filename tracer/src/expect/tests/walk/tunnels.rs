@@ -142,6 +142,37 @@ fn next_hops_that_are_not_the_other_node() {
 }
 
 #[test]
+fn a_rule_that_leads_away_from_the_other_node() {
+    let mut facts = cluster(&Shape { tunnel: false, ..Shape::default() });
+    answer(&mut facts, NODE[0], "10.10.1.2", via(PHYSICAL, Some("192.168.10.77")));
+    let node = space(&mut facts, NODE[0]);
+    let by = |table, gateway: &str| Route {
+        table,
+        gateway: Some(ip(gateway)),
+        ..route("10.10.1.0/24", RouteKind::Unicast, Some(PHYSICAL))
+    };
+    node.routes = vec![by(254, "192.168.10.11"), by(52, "192.168.10.77")];
+    node.rules.push(Rule {
+        priority: 32766,
+        table: 254,
+        action: RuleAction::ToTable,
+        ..Rule::default()
+    });
+    node.rules.push(Rule {
+        priority: 5270,
+        table: 52,
+        action: RuleAction::ToTable,
+        ..Rule::default()
+    });
+    let problem = only(&facts, "route.rule-hijack", "A.ens33", "A.cni0<");
+    assert!(problem.fix()[1].contains("priority 5270 from all lookup 52"));
+    // One that leads to the other node as well does no harm.
+    answer(&mut facts, NODE[0], "10.10.1.2", via(PHYSICAL, Some("192.168.10.11")));
+    space(&mut facts, NODE[0]).routes[1].gateway = Some(ip("192.168.10.11"));
+    assert_eq!(run(&facts, &icmp(Family::V4), Direction::Forward).1.problems, []);
+}
+
+#[test]
 fn sizes_that_do_not_fit() {
     let mut facts = healthy();
     link(&mut facts, NODE[0], PHYSICAL).mtu = 1400;
