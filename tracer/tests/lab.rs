@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::trace::wait_for;
 use common::{TestLab, privileged, unique_name};
 use tracer::lab::{Backend, Built, Firewall, Lab, LabConfig, LabError};
 
@@ -37,12 +38,14 @@ fn ping(lab: &Lab, from: &str, to: &str) -> u8 {
 fn connect_to_service(lab: &Lab, from: &str, version: usize) -> IpAddr {
     let service = SocketAddr::new(lab.plan().service[version], lab.config().service_port);
     let endpoint = SocketAddr::new(lab.plan().endpoints()[version], lab.config().target_port);
-    let listener = lab
-        .netns("B.b")
-        .expect("server's namespace")
-        .run(|| TcpListener::bind(endpoint))
-        .expect("enter")
-        .expect("listen");
+    let server = lab.netns("B.b").expect("server's namespace");
+    // A process that another test is just starting may still hold the last listener.
+    let mut listener = None;
+    wait_for("the port is free", || {
+        listener = server.run(|| TcpListener::bind(endpoint)).expect("enter").ok();
+        listener.is_some()
+    });
+    let listener = listener.expect("listens");
     let netns = lab.netns(from).expect("client's namespace");
     let client = netns.run(|| TcpStream::connect_timeout(&service, PATIENCE)).expect("enter");
     let _client = client.unwrap_or_else(|error| panic!("{service} from {from}: {error}"));

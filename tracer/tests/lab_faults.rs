@@ -9,7 +9,7 @@ mod common;
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::trace::PODTRACE;
 use common::{TestLab, privileged};
@@ -162,10 +162,7 @@ fn run(
                     eprintln!("{}: {reason}", fault.name);
                     continue;
                 }
-                let started = Instant::now();
-                let result = try_fault(&lab, &pristine, fault, &options);
-                eprintln!("{} mirror={mirror} ipv6={ipv6}: {:?}", fault.name, started.elapsed());
-                if let Err(problem) = result {
+                if let Err(problem) = try_fault(&lab, &pristine, fault, &options) {
                     let what = format!("{} mirror={mirror} ipv6={ipv6}: {problem}", fault.name);
                     eprintln!("FAILED {what}");
                     failures.lock().expect("no panic").push(what);
