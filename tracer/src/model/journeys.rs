@@ -1,0 +1,186 @@
+//! Packets followed from hop to hop, and all else that correlation makes of events.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Direction, DropInfo, Ip, Mac, Packet, Point, StationId};
+
+/// Half-open range in the byte space in which a packet is followed: TCP sequence space for TCP
+/// data, datagram payload for everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+/// A journey at one point of its path; several skbs may carry it there (segments, fragments) and
+/// one skb may carry several journeys (GRO).
+#[derive(Clone, Debug)]
+pub struct Hop {
+    /// Where.
+    pub point: Point,
+    /// When its first byte came by, ns.
+    pub time_ns: u64,
+    /// When its last byte came by, ns.
+    pub end_ns: u64,
+    /// Frame length of the first skb, bytes.
+    pub len: u32,
+    /// skbs that carried it.
+    pub skbs: u32,
+    /// Segments those skbs stand for (GSO).
+    pub segments: u32,
+    /// Bytes of the journey's range that came by (each counted once).
+    pub covered: u64,
+    /// Headers of the first skb, with the kernel address of that skb.
+    pub packet: Packet,
+    /// Kernel address of the first skb.
+    pub skb: u64,
+}
+
+/// A drop event that belongs to a journey.
+#[derive(Clone, Debug)]
+pub struct JourneyDrop {
+    /// When, ns.
+    pub time_ns: u64,
+    /// Node, pod and namespace it happened in; `None` when the kernel did not say.
+    pub netns_inum: u32,
+    /// Interface that the skb named; not always where it was (skb->dev lies).
+    pub ifindex: u32,
+    /// Reason, function, stack.
+    pub info: DropInfo,
+    /// Headers at that moment.
+    pub packet: Packet,
+    /// Bytes of the journey's range that were dropped with it.
+    pub bytes: u64,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All of it reached the last station of its path.
+    Delivered,
+    /// The kernel dropped it, silently for the sender.
+    Dropped,
+    /// Dropped, and the sender was told (ICMP error or TCP reset).
+    Rejected,
+    /// Seen, then no more, with no drop event.
+    Lost,
+    /// Only a part arrived (segments or fragments are missing).
+    Partial,
+    /// The trace ended while it was under way.
+    InFlight,
+    /// Its first station was not seen (it was under way when the trace began).
+    Incomplete,
+    /// Sent to a service with several backends, and translated to another than the one followed.
+    Elsewhere,
+}
+
+/// One packet's way.
+#[derive(Clone, Debug)]
+pub struct Journey {
+    /// Position in the trace, from 1.
+    pub id: u64,
+    /// Request or answer.
+    pub direction: Direction,
+    /// Bytes followed; `None` where there is nothing to follow (no payload).
+    pub range: Option<ByteRange>,
+    /// Hops in time order.
+    pub hops: Vec<Hop>,
+    /// The drop that ended it.
+    pub drop: Option<JourneyDrop>,
+    /// Drops of copies (flooding) or other drop events that did not end it.
+    pub side_drops: Vec<JourneyDrop>,
+    /// Id of the journey whose bytes this one sends again.
+    pub retransmission_of: Option<u64>,
+    /// Id of the journey of which this is a second, identical copy.
+    pub duplicate_of: Option<u64>,
+    /// Crossed the same point more than once with falling TTL.
+    pub looped: bool,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Journey {
+    /// First time seen, ns.
+    pub fn start_ns(&self) -> u64 {
+        self.hops.first().map_or_else(|| self.drop.as_ref().map_or(0, |d| d.time_ns), |h| h.time_ns)
+    }
+}
+
+/// An address resolution seen on the path: who asked for what, and whether anybody answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Station of the first request.
+    pub station: Option<StationId>,
+    /// When first asked, ns.
+    pub time_ns: u64,
+    /// Who asked.
+    pub asker: IpAddr,
+    /// For which address.
+    pub target: IpAddr,
+    /// Requests seen at that station.
+    pub requests: u32,
+    /// Hardware address answered, if any.
+    pub answer: Option<Mac>,
+}
+
+/// An ICMP error seen on the path that quotes a packet of the flow.
+#[derive(Clone, Debug)]
+pub struct IcmpReport {
+    /// Station where first seen.
+    pub station: Option<StationId>,
+    /// When, ns.
+    pub time_ns: u64,
+    /// The error packet.
+    pub packet: Ip,
+    /// Journey that it quotes, where recognised.
+    pub about: Option<u64>,
+}
+
+/// Journeys and all else that `correlate` makes of the events: what `diagnose` and the views need.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// Journeys kept whole, in order of their start.
+    pub journeys: Vec<Journey>,
+    /// Journeys that were counted in `summary` but not kept (long traces).
+    pub omitted: u64,
+    /// Per direction and point.
+    pub summary: Vec<HopStats>,
+    /// Outcomes, counted over kept and omitted journeys.
+    pub outcomes: HashMap<(Direction, Outcome), u64>,
+    /// Address resolutions.
+    pub resolutions: Vec<Resolution>,
+    /// ICMP errors about the flow.
+    pub icmp_errors: Vec<IcmpReport>,
+    /// Drop events that match the flow but no journey.
+    pub stray_drops: Vec<JourneyDrop>,
+    /// Journeys that send bytes again, kept and omitted ones.
+    pub retransmitted: u64,
+    /// Journeys that are second copies, kept and omitted ones.
+    pub duplicated: u64,
+}
+
+/// Counts at one point for one direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopStats {
+    /// Which way.
+    pub direction: Direction,
+    /// Where.
+    pub point: Point,
+    /// Journeys seen here.
+    pub packets: u64,
+    /// skbs seen here.
+    pub skbs: u64,
+    /// Bytes followed (see [`ByteRange`]) that came by, each counted once.
+    pub unique_bytes: u64,
+    /// Bytes that came by again (retransmissions).
+    pub repeated_bytes: u64,
+    /// Time since the previous point of the same journey, ns: minimum, median, maximum; `None` at
+    /// the first point.
+    pub latency: Option<(u64, u64, u64)>,
+}

@@ -1,0 +1,18 @@
+//! The vocabulary that every other module speaks: stations on a path, decoded packets, events,
+//! journeys. Values only: no I/O, no view.
+
+mod ends;
+mod events;
+mod journeys;
+mod observation;
+mod packets;
+mod topology;
+
+pub use ends::{Alias, End, Leads, Service};
+pub use events::{DropInfo, Event, EventKind, Gso};
+pub use journeys::{
+    ByteRange, Hop, HopStats, IcmpReport, Journey, JourneyDrop, Outcome, Resolution, Trace,
+};
+pub use observation::{Loss, NodePing, Observation, ProbeResult};
+pub use packets::{Body, Ethernet, Fragment, Ip, L4, Mac, Neighbor, Outer, Packet, tcp_flags};
+pub use topology::{Direction, Hook, Names, Point, Role, Station, StationId, Topology, VxlanInfo};
