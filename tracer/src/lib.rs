@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: kernel → decode → correlate → diagnose → export, with [`record`] in between. The pure modules (decode,
 //! correlate, expect, diagnose) take values and return values; the same code serves live traces,
-//! replays and tests.
+//! replays and tests. Where a node is ends at [`node`].
 
 pub mod analysis;
 pub mod causes;
@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod lab;
 pub mod model;
 pub mod netns;
+pub mod node;
 pub mod privacy;
 pub mod probe;
 pub mod record;

@@ -126,6 +126,21 @@ pub struct RawEvent<'a> {
     pub data: Cow<'a, [u8]>,
 }
 
+impl RawEvent<'_> {
+    /// The same without a copy of the packet.
+    pub fn borrowed(&self) -> RawEvent<'_> {
+        RawEvent { kind: self.kind.clone(), data: Cow::Borrowed(&self.data), ..*self }
+    }
+
+    /// The same with a packet of its own.
+    pub fn into_owned(self) -> RawEvent<'static> {
+        let Self { time_ns, netns_inum, ifindex, skb, len, gso, kind, l3_offset, protocol, data } =
+            self;
+        let data = Cow::Owned(data.into_owned());
+        RawEvent { time_ns, netns_inum, ifindex, skb, len, gso, kind, l3_offset, protocol, data }
+    }
+}
+
 /// Turns records of one machine into raw events.
 pub struct Unpacker {
     names: LazyLock<KernelNames, NameSource>,

@@ -19,6 +19,7 @@ use std::sync::mpsc::Receiver;
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
+use serde::{Deserialize, Serialize};
 use tracer_common::{LOST_DROP, LOST_HOP, MAX_SNAPLEN};
 
 pub(crate) use attach::is_own_program;
@@ -33,7 +34,7 @@ use crate::netns::Netns;
 pub const DEFAULT_RING_BYTES: u32 = 64 << 20;
 
 /// What the kernel side lets through.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// Address pairs of the flow, either direction.
     pub pairs: Vec<(IpAddr, IpAddr)>,
@@ -52,7 +53,8 @@ pub struct Filter {
 }
 
 /// How the hop programs are attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AttachWith {
     /// TCX where the kernel has it, else clsact.
     #[default]
@@ -64,13 +66,15 @@ pub enum AttachWith {
 }
 
 /// How to capture.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// How to attach.
     pub attach: AttachWith,
     /// Size of the ring buffer, bytes; rounded up to a power of two.
     pub ring_bytes: u32,
-    /// Kernel type information; `None`: the running kernel's own.
+    /// Kernel type information, a file of the machine that captures; `None`: the running kernel's
+    /// own. Nobody else can ask for a file.
+    #[serde(skip)]
     pub btf: Option<PathBuf>,
     /// Raw records held in memory until they are taken, bytes; beyond it they are dropped and
     /// counted.

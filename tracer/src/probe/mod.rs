@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use socket2::SockAddr;
 
 use crate::model::ProbeResult;
@@ -27,7 +28,8 @@ use crate::netns::{Guard, Netns};
 use tally::{Counters, Tally};
 
 /// What kind of traffic to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Proto {
     /// ICMP or ICMPv6 echo requests.
     Icmp,
@@ -75,7 +77,7 @@ impl FromStr for Proto {
 }
 
 /// Test traffic to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// Kind of traffic.
     pub proto: Proto,
@@ -101,7 +103,7 @@ pub struct Probe {
 }
 
 /// How far a probe has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Packets sent.
     pub sent: u64,

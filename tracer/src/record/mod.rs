@@ -20,10 +20,12 @@ mod scan;
 mod tests;
 mod writer;
 
+pub(crate) use event::EventRecord;
 pub use format::{
     Clock, End, Facts, FamilyTopology, Header, Losses, Machine, Observed, Record, SCHEMA, Stage,
     StageKind, When,
 };
+pub(crate) use limits::event as check_event;
 pub use reader::{Next, ReadError, Reader};
 pub use replay::{Replay, replay, replay_with_events};
 pub use scan::scan;

@@ -1,0 +1,106 @@
+//! Events on their way from a node.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::decode::{Batch, RawEvent, Unpacker};
+use crate::record::{EventRecord, check_event};
+
+/// What a named event takes beyond its packet, bytes.
+const EVENT_BYTES: usize = 96;
+
+/// Events of one node, in nearly the order of time.
+///
+/// Serialised as the records of a trace file are.
+#[derive(Debug)]
+pub enum Events {
+    /// As the kernel of this machine wrote them. They are named when they are read: under heavy
+    /// traffic that can wait.
+    Raw {
+        /// The records.
+        batch: Arc<Batch>,
+        /// What reads them.
+        unpacker: Arc<Unpacker>,
+    },
+    /// Named already.
+    Named(Vec<RawEvent<'static>>),
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self::Named(Vec::new())
+    }
+}
+
+impl Events {
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Raw { batch, .. } => batch.len(),
+            Self::Named(events) => events.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory taken, bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Raw { batch, .. } => batch.size(),
+            Self::Named(events) => events.iter().map(|e| EVENT_BYTES + e.data.len()).sum(),
+        }
+    }
+
+    /// Reads them one after the other; `None` for a record that is not an event.
+    pub fn for_each<'a>(&'a self, mut f: impl FnMut(Option<RawEvent<'a>>)) {
+        match self {
+            Self::Raw { batch, unpacker } => {
+                for record in batch.records() {
+                    f(unpacker.unpack(record));
+                }
+            }
+            Self::Named(events) => {
+                for event in events {
+                    f(Some(event.borrowed()));
+                }
+            }
+        }
+    }
+
+    /// Names all of them; with the number of records that are none.
+    pub fn named(&self) -> (Vec<RawEvent<'static>>, u64) {
+        let mut events = Vec::with_capacity(self.len());
+        let mut undecodable = 0;
+        self.for_each(|event| match event {
+            Some(event) => events.push(event.into_owned()),
+            None => undecodable += 1,
+        });
+        (events, undecodable)
+    }
+}
+
+impl Serialize for Events {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut records = Vec::with_capacity(self.len());
+        // What cannot be read is counted where it is named.
+        self.for_each(|event| records.extend(event.map(EventRecord::of)));
+        serializer.collect_seq(records)
+    }
+}
+
+impl<'de> Deserialize<'de> for Events {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let records = Vec::<EventRecord<'de>>::deserialize(deserializer)?;
+        let events = records.into_iter().map(|record| {
+            let event = record.event()?;
+            check_event(&event)?;
+            Ok(event)
+        });
+        let events: Result<_, String> = events.collect();
+        events.map(Self::Named).map_err(serde::de::Error::custom)
+    }
+}
