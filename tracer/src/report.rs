@@ -339,6 +339,10 @@ pub struct JourneyReport {
     pub direction: Direction,
     /// One line as tcpdump would put it: `ICMP echo request, id 7, seq 1, length 64`.
     pub summary: String,
+    /// Kernel time of its first hop, or of its drop where there is none, since everything was
+    /// attached, ns. 0 in reports of versions that did not tell it.
+    #[serde(default)]
+    pub start_ns: u64,
     /// What became of it.
     pub outcome: Outcome,
     /// Bytes followed; `null` where there is nothing to follow.

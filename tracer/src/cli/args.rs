@@ -111,7 +111,7 @@ pub struct TraceArgs {
     #[arg(short = '6', long = "ipv6")]
     pub ipv6: bool,
     /// Watch it live; the report is printed at the end [q quits, ? shows the keys]
-    #[arg(long, conflicts_with = "privacy")]
+    #[arg(long)]
     pub tui: bool,
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format_parser())]
@@ -122,7 +122,8 @@ pub struct TraceArgs {
     /// Record the trace to a file, for podtrace replay and export (- is standard output)
     #[arg(long, short = 'w', value_name = "FILE")]
     pub write: Option<PathBuf>,
-    /// Replace addresses and names by stand-ins and drop payload, in the report and the recording
+    /// Replace addresses and names by stand-ins and drop payload, in the report and in all files (the
+    /// screen of --tui shows what is there)
     #[arg(long)]
     pub privacy: bool,
     /// Bytes of each packet to keep [default: the headers and 16 bytes of payload]

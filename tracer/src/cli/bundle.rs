@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Usage;
-use super::export::{Kind, Source, write};
+use super::export::{Source, write};
 use super::output::Sink;
+use crate::export::Kind;
 use crate::record;
 
 /// What is in a bundle.

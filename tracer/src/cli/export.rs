@@ -1,40 +1,20 @@
 //! `podtrace export`: a recorded trace in another format.
 
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::Usage;
 use super::output::Sink;
 use crate::export::jsonl::Lines;
 use crate::export::marks::Marks;
 use crate::export::pcapng::Pcapng;
-use crate::export::{html, json, markdown, perfetto, svg};
+use crate::export::{Kind, html, json, markdown, perfetto, svg};
 use crate::privacy;
 use crate::record::{self, ReadError, Reader, Replay, Target};
-
-/// What a recording can be turned into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// The report, for programs
-    Json,
-    /// Every sighting of a packet, one JSON object each
-    Jsonl,
-    /// Packets for Wireshark and tshark
-    Pcapng,
-    /// A page of its own, for a browser
-    Html,
-    /// For an issue
-    Markdown,
-    /// The path as a picture
-    Svg,
-    /// Timeline for ui.perfetto.dev
-    Perfetto,
-    /// A recording again, for --privacy
-    Podtrace,
-}
 
 /// Turn a recorded trace into another format.
 #[derive(Clone, Debug, Args)]
@@ -60,6 +40,7 @@ pub struct ExportArgs {
 }
 
 /// A recording that can be read more than once.
+#[derive(Debug)]
 pub(super) struct Source {
     file: std::fs::File,
 }
@@ -88,6 +69,14 @@ impl Source {
         let file = tempfile::tempfile().context("cannot make a temporary file")?;
         let target = Target::new(file.try_clone()?);
         Ok((Self { file }, target))
+    }
+
+    /// Another handle on it.
+    pub(super) fn share(&self) -> Result<Self> {
+        // Opened anew, for a position of its own.
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let file = std::fs::File::open(path).context("cannot open the recording again")?;
+        Ok(Self { file })
     }
 
     /// The same with stand-ins.

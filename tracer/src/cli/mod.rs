@@ -11,6 +11,7 @@ pub mod lab;
 mod output;
 mod privileges;
 pub mod replay;
+mod save;
 mod screen;
 mod signals;
 mod trace;

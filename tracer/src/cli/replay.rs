@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::Args;
 
 use super::args::{Look, format_parser};
+use super::export::Source;
 use super::{output, screen};
 use crate::export::Format;
 use crate::record::{self, Reader};
-use crate::tui::replay::Playback;
 
 /// Show the report of a recorded trace.
 ///
@@ -39,15 +39,14 @@ pub struct ReplayArgs {
 impl ReplayArgs {
     /// Runs the command; the result is the exit status.
     pub(super) fn run(&self) -> Result<u8> {
-        let mut reader = Reader::open(&self.file)?;
         let look = if self.tui { Some(output::screen(self.look)?) } else { None };
         let sink = output::Sink::open(self.output.as_deref())?;
-        let replay = match look {
-            Some(look) => screen::play(Playback::open(&mut reader)?, look)?,
-            None => record::replay(&mut reader)?,
+        let (replay, files) = match look {
+            Some(look) => screen::play(&Source::open(&self.file)?, look)?,
+            None => (record::replay(&mut Reader::open(&self.file)?)?, Vec::new()),
         };
         if !self.quiet {
-            for remark in &replay.remarks {
+            for remark in replay.remarks.iter().chain(&files) {
                 eprintln!("podtrace: {remark}");
             }
         }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::args::TraceArgs;
 use super::export::Source;
+use super::save::Files;
 use super::{Usage, output, privileges, screen, signals};
 use crate::endpoint;
 use crate::inventory::Inventory;
@@ -49,7 +50,7 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         port: args.port,
         probe: args.probe.is_some(),
     };
-    let Destination { resolved: dst, notes } =
+    let Destination { resolved: dst, mut notes } =
         service::destination(dst, &src, flow, inventory.as_ref())?;
     endpoint::distinct(&src, &dst)?;
     privileges::check()?;
@@ -76,11 +77,16 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     let mut session = Session::start(spec(args), src, &dst, inventory.as_ref(), Arc::clone(&stop))?;
     let say = |lines| say(args, lines);
     if let Some(target) = recording {
-        let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
-        session.record_to(target, command.collect())?;
+        session.record_to(target, screen::command_line())?;
     }
     match look {
-        Some(look) => screen::watch(&mut session, look, &stop, notes)?,
+        Some(look) => {
+            let files = Files::new(args.privacy);
+            if args.privacy {
+                notes.push("only the screen shows real addresses and names".to_owned());
+            }
+            say(screen::watch(&mut session, look, &stop, notes, files)?);
+        }
         None => follow(args, &mut session, notes, recording_to_stdout),
     }
     let Finished { mut report, mut recording, notices } = session.finish()?;
@@ -168,6 +174,7 @@ fn spec(args: &TraceArgs) -> Spec {
         btf: args.btf.clone(),
         attach: args.attach,
         buffer: args.buffer,
+        watched: args.tui,
     }
 }
 

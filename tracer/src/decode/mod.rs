@@ -58,6 +58,11 @@ impl Batch {
         self.bytes.len()
     }
 
+    /// Gives back memory that it has room for and does not need.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// The records in their order.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.bytes.as_slice();
@@ -124,6 +129,11 @@ pub struct RawEvent<'a> {
     pub protocol: u16,
     /// The packet as captured, perhaps cut short.
     pub data: Cow<'a, [u8]>,
+}
+
+/// Kernel time of a record, ns; `None` for a record that is not one.
+pub fn time_of(record: &[u8]) -> Option<u64> {
+    HopHeader::read_from_prefix(record).ok().map(|(header, _)| header.time_ns)
 }
 
 impl RawEvent<'_> {

@@ -163,6 +163,7 @@ pub(super) fn journey(case: &Case<'_>, journey: &Journey, told: &[&Verdict]) -> 
         id: journey.id.to_string(),
         direction: journey.direction,
         summary: journey_line(journey),
+        start_ns: start.saturating_sub(case.observation.armed_ns),
         outcome: journey.outcome,
         bytes: journey.range.map(|r| r.end - r.start),
         retransmission_of: journey.retransmission_of.map(|id| id.to_string()),

@@ -14,6 +14,8 @@ pub mod perfetto;
 pub mod svg;
 pub mod text;
 
+mod kind;
+
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::report::Report;
+pub use kind::Kind;
 pub use text::TextOptions;
 
 /// An output format.

@@ -19,7 +19,7 @@ use crate::analysis::State;
 use crate::diagnose::Meta;
 use crate::facts::{self, Collected, FactsError, PathFacts};
 use crate::kernel::monotonic_ns;
-use crate::model::{Loss, ProbeResult};
+use crate::model::ProbeResult;
 use crate::probe::Proto;
 use crate::report::{Report, Status};
 
@@ -66,9 +66,7 @@ impl Session {
         self.read_again();
         let mut observation = self.observation.clone();
         observation.end_ns = self.known_until();
-        let loss = Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() };
-        let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
-        observation.loss = vec![(node, loss)];
+        observation.loss = vec![self.loss_so_far()];
         observation.probe = self.probed(observation.end_ns);
         let (analyzed, span_ns) = self.analysis.snapshot(observation);
         let state = State { before: Some(&self.before.facts), after: self.looks.facts.as_ref() };
@@ -81,7 +79,7 @@ impl Session {
 
     /// Until when everything that was seen has been worked off, ns: under heavy traffic that is some
     /// time ago, and packets are not lost that were only not looked at yet.
-    fn known_until(&self) -> u64 {
+    pub(super) fn known_until(&self) -> u64 {
         let quiet = self.waiting.is_empty() && self.last_event.elapsed() >= QUIET;
         match self.analysis.newest_ns() {
             newest if newest > 0 && !quiet => newest,
@@ -152,6 +150,28 @@ impl Session {
         let read = move || facts::recollect(&Collected { facts, namespaces });
         // Without a thread, the looks do without.
         looks.reading = std::thread::Builder::new().name("facts".into()).spawn(read).ok();
+    }
+
+    /// What the probe has done that can have been answered by now.
+    pub(super) fn probe_so_far(&self, now_ns: u64) -> Option<ProbeResult> {
+        let before = self.observation.probe.clone();
+        let Some(probe) = &self.probe else { return before };
+        let old = |at: u64| now_ns.saturating_sub(at) >= ANSWER_NS;
+        let sent = self.looks.probed.iter().rev().find(|(at, ..)| old(*at)).map_or(0, |s| s.1);
+        let running = ProbeResult {
+            proto: self.spec.probe.unwrap_or(Proto::Icmp).as_str().to_owned(),
+            sent,
+            answered: probe.progress().answered.min(sent),
+            ..ProbeResult::default()
+        };
+        Some(match before {
+            Some(before) => ProbeResult {
+                sent: before.sent + running.sent,
+                answered: before.answered + running.answered,
+                ..before
+            },
+            None => running,
+        })
     }
 
     /// What the probe did within the window.

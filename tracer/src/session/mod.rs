@@ -7,10 +7,12 @@
 
 mod courtesy;
 mod follow;
+mod keep;
 mod look;
 mod recording;
 mod spec;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::RecvTimeoutError;
@@ -33,6 +35,7 @@ use crate::report::Report;
 use tracer_common::MAX_PAIRS;
 
 use courtesy::Courtesy;
+pub use keep::Excerpt;
 pub use look::Look;
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
 
@@ -54,6 +57,17 @@ const INTERRUPTED: Duration = Duration::from_millis(250);
 /// Records are decoded as they come below this rate; above it they are kept for later, so that
 /// podtrace takes no CPU time from the traffic it watches. Bytes per look.
 const BUSY_BYTES: usize = 512 << 10;
+
+/// The same where somebody watches, who is to see what happens now: records are decoded as they come,
+/// in turns of this length, so that looks come in between.
+const TURN: Duration = Duration::from_millis(100);
+
+/// With more than this undecoded, decoding does not give way to the traffic any more. Bytes.
+const BEHIND_BYTES: usize = 8 << 20;
+
+/// Where somebody watches, undecoded records take at most this much memory, bytes; beyond it they
+/// are lost, and counted.
+const WATCHED_BACKLOG: usize = 128 << 20;
 
 /// Undecoded records are worked off at the latest when they take this much memory, bytes.
 const DEFER_BYTES: usize = 256 << 20;
@@ -109,7 +123,7 @@ pub struct Session {
     started: jiff::Timestamp,
     begun: Instant,
     /// Batches not yet decoded.
-    waiting: Vec<Batch>,
+    waiting: VecDeque<Batch>,
     waiting_bytes: usize,
     /// When a packet was last seen.
     last_event: Instant,
@@ -122,6 +136,7 @@ pub struct Session {
     /// How long the main stage took, ns; known from its end on.
     duration_ns: u64,
     looks: look::Looks,
+    kept: keep::Kept,
 }
 
 impl std::fmt::Debug for Session {
@@ -151,12 +166,15 @@ impl Session {
         for family in families {
             paths.push((family, Arc::new(expect::topology(&before.facts, family)?)));
         }
-        let options = Options {
+        let mut options = Options {
             attach: spec.attach,
             ring_bytes: spec.buffer << 20,
             btf: spec.btf.clone(),
             ..Options::default()
         };
+        if spec.watched {
+            options.backlog_bytes = WATCHED_BACKLOG;
+        }
         let topology = Arc::clone(&paths[0].1);
         let filter = filter(&spec, &before.facts, &paths);
         let mut capture = Capture::start(&topology, &before.namespaces, &filter, &options)?;
@@ -184,7 +202,7 @@ impl Session {
             stop_probes: Arc::default(),
             started: jiff::Timestamp::now(),
             begun: now,
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             waiting_bytes: 0,
             last_event: now,
             all_sent: None,
@@ -194,6 +212,7 @@ impl Session {
             recorder: None,
             duration_ns: 0,
             looks: look::Looks::default(),
+            kept: keep::Kept::default(),
         };
         session.start_probe()?;
         Ok(session)
@@ -399,12 +418,10 @@ impl Session {
         self.observation.end_ns = monotonic_ns();
         while let Ok(batch) = self.capture.batches().try_recv() {
             self.waiting_bytes += batch.size();
-            self.waiting.push(batch);
+            self.waiting.push_back(batch);
         }
-        self.work_off();
-        let loss = Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() };
-        let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
-        self.observation.loss = vec![(node, loss)];
+        self.work_off(None);
+        self.observation.loss = vec![self.loss_so_far()];
         if self.duration_ns == 0 {
             self.duration_ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
@@ -433,7 +450,7 @@ impl Session {
                     taken += batch.size();
                     self.last_event = Instant::now();
                     self.waiting_bytes += batch.size();
-                    self.waiting.push(batch);
+                    self.waiting.push_back(batch);
                 }
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -443,27 +460,46 @@ impl Session {
                 }
             }
         }
-        if taken < BUSY_BYTES || self.waiting_bytes > DEFER_BYTES {
-            self.work_off();
+        if self.spec.watched {
+            self.work_off(Some(TURN));
+        } else if taken < BUSY_BYTES || self.waiting_bytes > DEFER_BYTES {
+            self.work_off(None);
         }
     }
 
-    /// Decodes and correlates everything that waits.
-    fn work_off(&mut self) {
+    /// Decodes and correlates what waits: everything, or what can be done in about `time`.
+    fn work_off(&mut self, time: Option<Duration>) {
         if self.waiting.is_empty() {
             // Tells the correlators that nothing is on its way.
             self.analysis.push(Vec::new());
             self.record(Recorder::idle);
         }
-        let _courtesy = Courtesy::begin();
-        for batch in std::mem::take(&mut self.waiting) {
+        let polite = !self.spec.watched || self.waiting_bytes < BEHIND_BYTES;
+        let _courtesy = polite.then(Courtesy::begin);
+        let until = time.map(|time| Instant::now() + time);
+        while let Some(mut batch) = self.waiting.pop_front() {
+            if self.spec.watched {
+                batch.shrink();
+            }
             let batch = Arc::new(batch);
             self.record(|recorder| recorder.batch(&batch));
             let events = self.decoder.decode(&batch);
             self.capture.release(&batch);
             self.waiting_bytes -= batch.size();
             self.analysis.push(events);
+            if self.spec.watched {
+                self.kept.add(batch);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
         }
+    }
+
+    /// Events lost so far, and the node where.
+    fn loss_so_far(&self) -> (String, Loss) {
+        let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
+        (node, Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() })
     }
 
     /// Notes interfaces that are no longer there, once each.

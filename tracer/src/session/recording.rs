@@ -1,18 +1,31 @@
 //! What a session hands to its recorder.
 
 use std::io;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
 use super::Session;
+use crate::expect::Family;
 use crate::facts::PathFacts;
 use crate::kernel::monotonic_ns;
-use crate::model::Observation;
+use crate::model::{Observation, Topology};
 use crate::record::{
     Clock, End, Facts, FamilyTopology, Header, Machine, Observed, Record, Recorder, SCHEMA, Stage,
     StageKind, Summary, Target, When,
 };
 use crate::report::Report;
+
+/// Records where the flow can pass, and the state before.
+pub(super) fn begin(recorder: &mut Recorder, paths: &[(Family, Arc<Topology>)], before: PathFacts) {
+    for (family, topology) in paths {
+        let topology = topology.as_ref().clone();
+        let record = FamilyTopology { family: *family, topology };
+        recorder.record(&Record::Topology(Box::new(record)));
+    }
+    let facts = Facts { when: When::Before, facts: before };
+    recorder.record(&Record::Facts(Box::new(facts)));
+}
 
 impl Session {
     /// Records the trace from its beginning. To be called before the first [`Session::step`];
@@ -21,14 +34,27 @@ impl Session {
     /// # Errors
     /// When there can be no writer.
     pub fn record_to(&mut self, target: Target, command: Vec<String>) -> Result<()> {
+        let header = self.header(self.started, command);
+        let unpacker = Arc::clone(self.decoder.unpacker());
+        let mut recorder =
+            Recorder::start(target, header, unpacker).context("cannot record the trace")?;
+        begin(&mut recorder, &self.paths, self.before.facts.clone());
+        self.recorder = Some(recorder);
+        self.record_observation();
+        self.record(|recorder| recorder.flush());
+        Ok(())
+    }
+
+    /// The first record of a recording that starts at a time.
+    pub(super) fn header(&self, started: jiff::Timestamp, command: Vec<String>) -> Header {
         let uname = nix::sys::utsname::uname();
         let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
             uname.as_ref().map_or_else(|_| String::new(), |u| of(u).to_string_lossy().into_owned())
         };
-        let header = Header {
+        Header {
             schema: SCHEMA.to_owned(),
             tool: env!("CARGO_PKG_VERSION").to_owned(),
-            started: self.started.to_string(),
+            started: started.to_string(),
             command,
             machines: vec![Machine {
                 kernel: text(|u| u.release()),
@@ -41,21 +67,7 @@ impl Session {
             }],
             part: 1,
             private: false,
-        };
-        let unpacker = std::sync::Arc::clone(self.decoder.unpacker());
-        let mut recorder =
-            Recorder::start(target, header, unpacker).context("cannot record the trace")?;
-        for (family, topology) in &self.paths {
-            let topology = topology.as_ref().clone();
-            let record = FamilyTopology { family: *family, topology };
-            recorder.record(&Record::Topology(Box::new(record)));
         }
-        let facts = Facts { when: When::Before, facts: self.before.facts.clone() };
-        recorder.record(&Record::Facts(Box::new(facts)));
-        self.recorder = Some(recorder);
-        self.record_observation();
-        self.record(|recorder| recorder.flush());
-        Ok(())
     }
 
     /// Whether the recording goes nowhere any more.

@@ -35,6 +35,8 @@ pub struct Spec {
     pub attach: AttachWith,
     /// Size of the event buffer, MiB.
     pub buffer: u32,
+    /// Somebody watches: records are worked off as they come, however many, and the newest kept.
+    pub watched: bool,
 }
 
 /// Payload bytes of a probe packet, as `ping` has it.

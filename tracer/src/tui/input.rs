@@ -5,7 +5,19 @@ use tui_input::backend::crossterm::EventHandler;
 
 use super::state::{Panel, State};
 use super::{Command, Source};
+use crate::export::Kind;
 use crate::model::Direction;
+
+/// Formats to export to: key, format, what it is for.
+pub(super) const EXPORTS: [(char, Kind, &str); 7] = [
+    ('h', Kind::Html, "HTML: a page of its own"),
+    ('m', Kind::Markdown, "Markdown: for an issue"),
+    ('p', Kind::Pcapng, "pcapng: packets for Wireshark"),
+    ('j', Kind::Json, "JSON: the report, for programs"),
+    ('l', Kind::Jsonl, "JSON lines: every sighting of a packet"),
+    ('v', Kind::Svg, "SVG: the path as a picture"),
+    ('f', Kind::Perfetto, "Perfetto: a timeline for ui.perfetto.dev"),
+];
 
 /// Columns by which text moves sideways.
 const SIDEWAYS: usize = 8;
@@ -18,6 +30,11 @@ pub(super) fn handle(state: &mut State, event: &Event) -> Option<Command> {
     }
     if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
         return Some(Command::Quit);
+    }
+    state.message = None;
+    if std::mem::take(&mut state.choosing) {
+        let chosen = EXPORTS.iter().find(|(c, ..)| key.code == KeyCode::Char(*c));
+        return chosen.map(|(_, kind, _)| Command::Save(*kind));
     }
     if state.typing {
         match key.code {
@@ -65,6 +82,8 @@ fn press(state: &mut State, key: &KeyEvent) -> Option<Command> {
         KeyCode::Char('q') => return Some(Command::Quit),
         KeyCode::Char('?') => state.help = true,
         KeyCode::Char('p') if state.source == Source::Live => return Some(Command::Probe),
+        KeyCode::Char('s') => return Some(Command::Save(Kind::Podtrace)),
+        KeyCode::Char('e') => state.choosing = true,
         KeyCode::Char(' ') => state.freeze(),
         KeyCode::Char('r') => {
             state.direction = match state.direction {
@@ -83,12 +102,7 @@ fn press(state: &mut State, key: &KeyEvent) -> Option<Command> {
             state.show(Panel::ALL[c as usize - '1' as usize]);
         }
         KeyCode::Enter if state.panel == Panel::Packets && !state.detail => {
-            state.detail = true;
-            state.scroll = (0, 0);
-            // The one that is looked at stays when others come.
-            let packets = state.packets();
-            let id = state.position(&packets).map(|at| packets[at].id.clone());
-            state.selected = id;
+            return state.open().map(Command::Bytes);
         }
         KeyCode::Esc if state.detail => {
             state.detail = false;

@@ -7,6 +7,8 @@
 //! [`model`] remembers what came, [`state`] what is shown of it, [`input`] turns keys into changes of
 //! that, and [`view`] draws it: all of them pure, so that tests need no terminal.
 
+mod bytes;
+mod filter;
 mod input;
 mod model;
 pub mod replay;
@@ -20,7 +22,9 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::report::Report;
+use crate::export::Kind;
+use crate::report::{PointReport, Report};
+pub use bytes::Collector;
 pub use term::Screen;
 
 /// How screens look.
@@ -58,6 +62,24 @@ pub struct Snapshot {
     pub notices: Vec<String>,
 }
 
+/// A packet of which the captured bytes are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its id.
+    pub id: String,
+    /// Its hops in their order: when, ns since everything was attached, and where.
+    pub sightings: Vec<(u64, PointReport)>,
+}
+
+/// The captured bytes of a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// Its id.
+    pub id: String,
+    /// Of each hop in its order; `None` where they are not known any more.
+    pub hops: Vec<Option<Vec<u8>>>,
+}
+
 /// Counts of packets since the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -83,10 +105,14 @@ pub struct Player {
 }
 
 /// What the user asks for beyond the screen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// End.
     Quit,
+    /// Write what was seen so far to a file.
+    Save(Kind),
+    /// Tell the captured bytes of a packet; see [`Screen::show_bytes`].
+    Bytes(Wanted),
     /// Start a probe, or stop it.
     Probe,
     /// Play or pause.

@@ -71,13 +71,23 @@ impl Playback {
         self.replay
     }
 
+    /// Where the flow can pass.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topologies.first().map(|(_, topology)| Arc::clone(topology)).unwrap_or_default()
+    }
+
+    /// Kernel time at which everything was attached, ns.
+    pub fn began_ns(&self) -> u64 {
+        self.replay.main.observation.armed_ns
+    }
+
     /// Does what the user asks for; false for the end.
-    pub fn obey(&mut self, command: Command) -> bool {
+    pub fn obey(&mut self, command: &Command) -> bool {
         let part = (self.end_ns - self.start_ns) / 20;
-        match command {
+        match *command {
             Command::Quit => return false,
-            // Nothing can be sent into the past.
-            Command::Probe => {}
+            // Nothing can be sent into the past; files and bytes are the caller's.
+            Command::Probe | Command::Save(_) | Command::Bytes(_) => {}
             Command::Play => {
                 if !self.playing && self.at_ns >= self.end_ns {
                     self.go(self.start_ns);
@@ -200,7 +210,7 @@ mod tests {
     fn the_end_is_the_report_of_the_whole() {
         for name in ["healthy.podtrace", "forward-drop.podtrace", "wire-loss.podtrace"] {
             let mut playback = Playback::open(&mut reader(name)).unwrap();
-            assert!(playback.obey(Command::Jump(true)));
+            assert!(playback.obey(&Command::Jump(true)));
             let report = record::replay(&mut reader(name)).unwrap().report;
             assert_eq!(*playback.snapshot().report, report, "{name}");
             let player = playback.snapshot().player.unwrap();
@@ -213,13 +223,13 @@ mod tests {
         let mut playback = Playback::open(&mut reader("forward-drop.podtrace")).unwrap();
         let mut journeys = vec![playback.snapshot().report.journeys.clone()];
         for _ in 0..6 {
-            assert!(playback.obey(Command::Step(true)));
+            assert!(playback.obey(&Command::Step(true)));
             journeys.push(playback.snapshot().report.journeys.clone());
         }
         assert!(journeys[0].is_empty());
         assert!(journeys.windows(2).any(|pair| pair[0] != pair[1]));
         for before in journeys.iter().rev().skip(1) {
-            assert!(playback.obey(Command::Step(false)));
+            assert!(playback.obey(&Command::Step(false)));
             assert_eq!(playback.snapshot().report.journeys, *before);
         }
         assert!(!playback.snapshot().player.unwrap().playing);
@@ -228,13 +238,13 @@ mod tests {
     #[test]
     fn time_stands_while_paused_and_speed_has_bounds() {
         let mut playback = Playback::open(&mut reader("healthy.podtrace")).unwrap();
-        playback.obey(Command::Play);
+        playback.obey(&Command::Play);
         assert!(!playback.advance());
         assert_eq!(playback.snapshot().elapsed, Duration::ZERO);
         for _ in 0..20 {
-            playback.obey(Command::Faster(true));
+            playback.obey(&Command::Faster(true));
         }
         assert_eq!(playback.snapshot().player.unwrap().speed, SPEEDS.1);
-        assert!(!playback.obey(Command::Quit));
+        assert!(!playback.obey(&Command::Quit));
     }
 }

@@ -2,8 +2,9 @@
 
 use tui_input::Input;
 
+use super::filter::Query;
 use super::model::Model;
-use super::{Look, Snapshot, Source};
+use super::{Captured, Look, Snapshot, Source, Wanted};
 use crate::model::Direction;
 use crate::report::JourneyReport;
 
@@ -60,6 +61,12 @@ pub(super) struct State {
     pub filter: Input,
     /// The filter is being typed.
     pub typing: bool,
+    /// A format to export to is being chosen.
+    pub choosing: bool,
+    /// What the user was told last, until the next key.
+    pub message: Option<String>,
+    /// Captured bytes of the packet that was asked for last.
+    pub captured: Option<Captured>,
     /// Rows of the last drawn list or text: a page.
     pub page: usize,
     /// Lines of the last drawn text.
@@ -82,6 +89,9 @@ impl State {
             scroll: (0, 0),
             filter: Input::default(),
             typing: false,
+            choosing: false,
+            message: None,
+            captured: None,
             page: 10,
             lines: 0,
         }
@@ -117,9 +127,22 @@ impl State {
 
     /// Packets that pass the filter, oldest first.
     pub fn packets(&self) -> Vec<&JourneyReport> {
-        let words: Vec<String> =
-            self.filter.value().split_whitespace().map(str::to_lowercase).collect();
-        self.model().packets.values().filter(|j| passes(j, &words)).collect()
+        let query = Query::of(self.filter.value());
+        self.model().packets.values().filter(|j| query.admits(j)).collect()
+    }
+
+    /// Shows the selected packet whole; what is to be asked for to that end.
+    pub fn open(&mut self) -> Option<Wanted> {
+        let packets = self.packets();
+        let packet = packets[self.position(&packets)?];
+        let sightings =
+            packet.hops.iter().map(|hop| (packet.start_ns + hop.time_ns, hop.point.clone()));
+        let wanted = Wanted { id: packet.id.clone(), sightings: sightings.collect() };
+        // The one that is looked at stays when others come.
+        self.selected = Some(wanted.id.clone());
+        self.detail = true;
+        self.scroll = (0, 0);
+        Some(wanted)
     }
 
     /// Position of the selected packet among `packets`.
@@ -139,22 +162,4 @@ impl State {
         self.selected = selected;
         self.scroll = (0, 0);
     }
-}
-
-/// Whether all the words are found in what is known of the packet.
-fn passes(journey: &JourneyReport, words: &[String]) -> bool {
-    if words.is_empty() {
-        return true;
-    }
-    let mut text = format!("{} {} {:?}", journey.direction, journey.summary, journey.outcome);
-    for hop in &journey.hops {
-        let (inner, point) = (&hop.inner, &hop.point);
-        text += &format!(" {} {} {}", inner.src_ip, inner.dst_ip, point.interface);
-        text.extend(hop.names.values().map(|name| format!(" {name}")));
-    }
-    for drop in journey.drop.iter().chain(&journey.side_drops) {
-        text += &format!(" {} {}", drop.reason.name, drop.function);
-    }
-    let text = text.to_lowercase();
-    words.iter().all(|word| text.contains(word))
 }

@@ -3,17 +3,18 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event;
 
 use super::state::State;
-use super::{Command, Look, Snapshot, Source, input, view};
+use super::{Captured, Command, Look, Snapshot, Source, input, view};
 
-/// Longest time between two looks at keys and snapshots: at most this often is drawn.
+/// Shortest time from one picture to the next, however many keys and snapshots come; longest time
+/// between two looks at them.
 const FRAME: Duration = Duration::from_millis(40);
 
 /// What both threads share.
@@ -21,7 +22,20 @@ const FRAME: Duration = Duration::from_millis(40);
 struct Shared {
     /// The newest snapshot, until it is drawn.
     newest: Mutex<Option<Snapshot>>,
+    /// Answers to what the user asked for.
+    answers: Mutex<Vec<Answer>>,
     ended: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Told(String),
+    Bytes(Captured),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values are only put in and taken out, whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The screen. Dropping it gives the terminal back.
@@ -43,12 +57,7 @@ impl Screen {
         let shared = Arc::<Shared>::default();
         let (send, commands) = mpsc::channel();
         let theirs = Arc::clone(&shared);
-        let draw = move || {
-            let result = run(terminal, State::new(look, source), &theirs, &send);
-            // Nobody could end a trace without a screen.
-            let _ = send.send(Command::Quit);
-            result
-        };
+        let draw = move || run(terminal, State::new(look, source), &theirs, &send);
         let thread = std::thread::Builder::new().name("screen".into()).spawn(draw);
         match thread {
             Ok(thread) => Ok(Self { shared, commands, thread: Some(thread) }),
@@ -61,12 +70,24 @@ impl Screen {
 
     /// Hands over what is to be shown now.
     pub fn publish(&self, snapshot: Snapshot) {
-        *self.shared.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        *lock(&self.shared.newest) = Some(snapshot);
     }
 
-    /// What the user has asked for since.
-    pub fn commands(&self) -> impl Iterator<Item = Command> {
-        self.commands.try_iter()
+    /// Tells the user something, in one line, until the next key.
+    pub fn tell(&self, text: String) {
+        lock(&self.shared.answers).push(Answer::Told(text));
+    }
+
+    /// Answers [`Command::Bytes`].
+    pub fn show_bytes(&self, captured: Captured) {
+        lock(&self.shared.answers).push(Answer::Bytes(captured));
+    }
+
+    /// What the user has asked for since. Without a screen nobody could end what is watched: then it
+    /// is the end.
+    pub fn commands(&self) -> Vec<Command> {
+        let gone = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        self.commands.try_iter().chain(gone.then_some(Command::Quit)).collect()
     }
 
     /// Gives the terminal back.
@@ -100,16 +121,32 @@ fn run(
     commands: &Sender<Command>,
 ) -> io::Result<()> {
     let mut changed = true;
+    let mut drawn: Option<Instant> = None;
     while !shared.ended.load(Relaxed) {
-        let newest = shared.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let newest = lock(&shared.newest).take();
         if let Some(snapshot) = newest {
             state.apply(snapshot);
             changed |= !state.is_frozen();
         }
-        if std::mem::take(&mut changed) {
-            terminal.draw(|frame| view::draw(frame, &mut state))?;
+        for answer in std::mem::take(&mut *lock(&shared.answers)) {
+            changed = true;
+            match answer {
+                Answer::Told(text) => state.message = Some(text),
+                Answer::Bytes(captured) => state.captured = Some(captured),
+            }
         }
-        if event::poll(FRAME)? {
+        let mut wait = FRAME;
+        if changed {
+            let left = drawn.map_or(Duration::ZERO, |at| FRAME.saturating_sub(at.elapsed()));
+            if left.is_zero() {
+                terminal.draw(|frame| view::draw(frame, &mut state))?;
+                drawn = Some(Instant::now());
+                changed = false;
+            } else {
+                wait = left;
+            }
+        }
+        if event::poll(wait)? {
             changed = true;
             // Gone means that the end has come.
             if let Some(command) = input::handle(&mut state, &event::read()?) {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
+use ratatui::style::Modifier;
 
 use super::state::{Panel, State};
-use super::{Command, Look, Player, Snapshot, Source, Totals, input, view};
-use crate::export::fixtures;
+use super::{Captured, Command, Look, Player, Snapshot, Source, Totals, input, view};
+use crate::export::{Kind, fixtures};
 use crate::model::Direction;
 use crate::report::{Report, Status};
 
@@ -101,6 +102,90 @@ fn a_packet_whole() {
     let mut state = state(fixtures::forward_drop());
     press(&mut state, &[KeyCode::Char('2'), KeyCode::Home, KeyCode::Enter]);
     insta::assert_snapshot!(screen(&mut state, (120, 40)));
+}
+
+/// Bytes as they could have been captured at each hop: a frame, and 50 bytes around it in the tunnel.
+fn captured(report: &Report, id: &str) -> Captured {
+    let journey = report.journeys.iter().find(|j| j.id == id).unwrap();
+    let hop = |hop: &crate::report::HopReport| {
+        let mut frame: Vec<u8> = (0..hop.length as usize).map(|i| i as u8).collect();
+        let outer = if hop.outer.is_some() { 50 } else { 0 };
+        for (i, byte) in frame.iter_mut().enumerate().skip(outer) {
+            *byte = (i - outer) as u8;
+        }
+        frame[outer + 22] = hop.inner.ttl;
+        Some(frame)
+    };
+    Captured { id: id.to_owned(), hops: journey.hops.iter().map(hop).collect() }
+}
+
+#[test]
+fn a_packet_is_shown_to_its_bytes() {
+    for (size, name) in [((120, 110), "wide"), ((40, 200), "narrow")] {
+        let mut state = state(fixtures::healthy());
+        let asked = press(&mut state, &[KeyCode::Char('2'), KeyCode::Home, KeyCode::Enter]);
+        let Some(Command::Bytes(wanted)) = asked else { panic!("{asked:?}") };
+        let journey = &fixtures::healthy().journeys[0];
+        assert_eq!((&wanted.id, wanted.sightings.len()), (&journey.id, journey.hops.len()));
+        let (time, point) = &wanted.sightings[3];
+        assert_eq!(*time, journey.start_ns + journey.hops[3].time_ns);
+        assert_eq!(*point, journey.hops[3].point);
+        assert!(!screen(&mut state, size).contains("CAPTURED BYTES"));
+        state.captured = Some(captured(&fixtures::healthy(), &wanted.id));
+        let drawn = screen(&mut state, size);
+        let at = drawn.find("CAPTURED BYTES").unwrap();
+        insta::assert_snapshot!(format!("bytes_{name}"), drawn[at..].trim_end());
+        // Bytes of another packet are not shown with this one.
+        press(&mut state, &[KeyCode::Esc, KeyCode::Down, KeyCode::Enter]);
+        assert!(!screen(&mut state, size).contains("CAPTURED BYTES"));
+    }
+}
+
+#[test]
+fn bytes_that_changed_are_marked() {
+    let mut state = state(fixtures::healthy());
+    press(&mut state, &[KeyCode::Char('2'), KeyCode::Home, KeyCode::Enter]);
+    state.captured = Some(captured(&fixtures::healthy(), "1"));
+    let mut terminal = Terminal::new(TestBackend::new(120, 110)).unwrap();
+    terminal.draw(|frame| view::draw(frame, &mut state)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let marked = |row: &[ratatui::buffer::Cell]| {
+        row.iter().filter(|c| c.modifier.contains(Modifier::UNDERLINED)).count()
+    };
+    let rows: Vec<usize> = buffer.content.chunks(120).map(marked).filter(|n| *n > 0).collect();
+    // Two digits of the TTL where it was routed; 50 bytes of the tunnel's headers.
+    assert_eq!(rows, [2, 32, 32, 32, 4, 2]);
+}
+
+#[test]
+fn bytes_that_are_gone_are_said_to_be() {
+    let mut state = state(fixtures::healthy());
+    press(&mut state, &[KeyCode::Char('2'), KeyCode::Home, KeyCode::Enter]);
+    state.captured = Some(Captured { id: "1".into(), hops: vec![None; 12] });
+    assert!(screen(&mut state, (120, 110)).contains("not kept any more"));
+}
+
+#[test]
+fn files_are_asked_for_and_told_of() {
+    for source in [Source::Live, Source::Replay] {
+        let mut state = State::new(Look { color: false, unicode: true }, source);
+        state.apply(snapshot(fixtures::healthy()));
+        assert_eq!(press(&mut state, &[KeyCode::Char('s')]), Some(Command::Save(Kind::Podtrace)));
+        press(&mut state, &[KeyCode::Char('e')]);
+        if source == Source::Live {
+            insta::assert_snapshot!("formats", screen(&mut state, (80, 24)));
+        }
+        assert_eq!(press(&mut state, &[KeyCode::Char('h')]), Some(Command::Save(Kind::Html)));
+        // Any key that is none of them ends the choice, and does nothing else.
+        assert_eq!(press(&mut state, &[KeyCode::Char('e'), KeyCode::Char('q')]), None);
+        assert!(!state.choosing);
+        for size in [(80, 24), (40, 12), (20, 5)] {
+            state.message = Some("wrote /tmp/x.html".to_owned());
+            assert!(screen(&mut state, size).contains("wrote /tmp/x.html"));
+            press(&mut state, &[KeyCode::Left]);
+            assert!(!screen(&mut state, size).contains("wrote"));
+        }
+    }
 }
 
 #[test]
@@ -229,7 +314,7 @@ fn the_selection_follows_the_newest_until_moved() {
     assert_eq!(state.selected.as_deref(), Some("8"));
     press(&mut state, &[KeyCode::Char('G')]);
     assert_eq!(state.selected, None);
-    press(&mut state, &[KeyCode::Enter]);
+    assert!(matches!(press(&mut state, &[KeyCode::Enter]), Some(Command::Bytes(_))));
     assert!(state.detail);
     assert_eq!(state.selected.as_deref(), Some("10"));
     press(&mut state, &[KeyCode::Esc]);

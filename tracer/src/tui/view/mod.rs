@@ -1,5 +1,6 @@
 //! Screens. Pure: from state to a frame.
 
+mod bytes;
 mod drops;
 mod help;
 mod packets;
@@ -37,11 +38,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     frame.render_widget(tab_line(state), tabs);
     frame.render_widget(verdict_line(state), verdict);
     frame.render_widget(foot_line(state), foot);
-    if state.typing && bar == 0 {
+    if (state.typing || state.message.is_some()) && bar == 0 {
         frame.render_widget(foot_line(state), verdict);
     }
     if state.help {
         return show(frame, state, body, help::lines(state.look, state.source));
+    }
+    if state.choosing {
+        return show(frame, state, body, help::exports(state.look));
     }
     let Some(snapshot) = state.model().snapshot.clone() else {
         return show(frame, state, body, vec![Line::from("waiting for the first look …")]);
@@ -154,6 +158,9 @@ fn verdict_line(state: &State) -> Line<'static> {
 
 fn foot_line(state: &State) -> Line<'static> {
     let look = state.look;
+    if let Some(message) = &state.message {
+        return Line::from(look.span(Tone::Strong, look.clean(message)));
+    }
     if state.typing || !state.filter.value().is_empty() {
         let cursor = if state.typing { "_" } else { "" };
         let hint = if state.typing { "  Enter keeps it, Esc drops it" } else { "  Esc drops it" };

@@ -1,12 +1,14 @@
 //! Packets: a list that follows the newest, and one of them whole.
 
+use std::time::Duration;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Text};
 use ratatui::widgets::Paragraph;
 
-use super::{cell, show};
+use super::{bytes, cell, show};
 use crate::export::text::part;
 use crate::model::{Direction, Outcome};
 use crate::report::JourneyReport;
@@ -16,6 +18,12 @@ use crate::tui::style::{Tone, lines};
 
 /// Columns of the outcome.
 const OUTCOME: usize = 11;
+/// Columns of the number and of the time, and from how many columns of screen on there is room for the
+/// time, and for both.
+const ID: usize = 6;
+const TIME: usize = 9;
+const ROOM_FOR_TIME: usize = 60;
+const ROOM_FOR_BOTH: usize = 90;
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, area: Rect) {
     let height = usize::from(area.height);
@@ -67,13 +75,21 @@ fn row(state: &State, journey: &JourneyReport, width: usize) -> Line<'static> {
     };
     let total = journey.hops.last().map_or(0, |h| h.time_ns);
     let total = part::duration(total, &look.text(80));
-    let summary = width.saturating_sub(6 + 3 + 2 + OUTCOME + 1 + 8 + 2).max(4);
+    let mut start = String::new();
+    if !(ROOM_FOR_TIME..ROOM_FOR_BOTH).contains(&width) {
+        start += &cell(state, &look.clean(&journey.id), ID, true);
+    }
+    if width >= ROOM_FOR_TIME {
+        let seconds = Duration::from_nanos(journey.start_ns).as_secs_f64();
+        start += &cell(state, &format!("{seconds:.3}"), TIME, true);
+    }
+    let summary = width.saturating_sub(start.len() + 3 + 2 + OUTCOME + 1 + 8 + 2).max(4);
     let text = match &journey.drop {
         Some(drop) => format!("{} [{}]", journey.summary, drop.reason.name),
         None => journey.summary.clone(),
     };
     Line::from(vec![
-        look.span(Tone::Dim, cell(state, &look.clean(&journey.id), 6, true)),
+        look.span(Tone::Dim, start),
         look.span(Tone::Node, format!(" {way} ")),
         look.span(tone, cell(state, mark, 2, false)),
         look.span(Tone::Plain, cell(state, &look.clean(&text), summary, false)),
@@ -82,16 +98,18 @@ fn row(state: &State, journey: &JourneyReport, width: usize) -> Line<'static> {
     ])
 }
 
-/// The selected packet: its way, headers and changes.
+/// The selected packet: its way, headers and changes, and its bytes.
 pub(super) fn detail(frame: &mut Frame<'_>, state: &mut State, snapshot: &Snapshot, area: Rect) {
     let packets = state.packets();
-    let text = match state.position(&packets) {
-        Some(at) => {
+    let shown = match state.position(&packets).map(|at| packets[at]) {
+        Some(packet) => {
             let options = state.look.text(area.width.into());
-            part::packet(&snapshot.report, packets[at], &options)
+            let text = part::packet(&snapshot.report, packet, &options);
+            let mut shown = lines(text.trim_start_matches('\n'));
+            shown.extend(bytes::lines(state, packet, area.width.into()));
+            shown
         }
-        None => "the packet is gone".to_owned(),
+        None => vec![Line::from("the packet is gone")],
     };
-    let shown = lines(text.trim_start_matches('\n'));
     show(frame, state, area, shown);
 }

@@ -1,0 +1,163 @@
+//! What was seen last, kept for whoever watches: to be saved, or looked at byte by byte.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Session;
+use super::recording::begin;
+use crate::decode::{Batch, RawEvent, Unpacker, time_of};
+use crate::expect::Family;
+use crate::facts::{self, Collected, PathFacts};
+use crate::model::Topology;
+use crate::record::{
+    End, Facts, Header, Observed, Record, Recorder, Stage, StageKind, Summary, Target, When,
+};
+
+/// Records that are kept, bytes.
+const KEPT_BYTES: usize = 32 << 20;
+
+/// The newest batches of records.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+    /// Records that had to go.
+    gone: u64,
+}
+
+impl Kept {
+    /// Adds a batch; the oldest go where there is no room.
+    pub fn add(&mut self, batch: Arc<Batch>) {
+        self.bytes += batch.size();
+        self.batches.push_back(batch);
+        while self.bytes > KEPT_BYTES
+            && let Some(oldest) = self.batches.pop_front()
+        {
+            self.bytes -= oldest.size();
+            self.gone += oldest.len() as u64;
+        }
+    }
+}
+
+/// What was seen so far, as far as it is kept, to be written while the trace goes on.
+#[derive(Debug)]
+pub struct Excerpt {
+    header: Header,
+    unpacker: Arc<Unpacker>,
+    paths: Vec<(Family, Arc<Topology>)>,
+    before: Collected<PathFacts>,
+    observed: Observed,
+    batches: Vec<Arc<Batch>>,
+    gone: u64,
+}
+
+impl Session {
+    /// What was seen so far; `command` is how podtrace was called. Earlier records than those that
+    /// are kept are missing: the excerpt then begins later.
+    pub fn excerpt(&self, command: Vec<String>) -> Excerpt {
+        let mut observation = self.observation.clone();
+        observation.end_ns = self.known_until();
+        observation.loss = vec![self.loss_so_far()];
+        let mut started = self.started;
+        let first = self.kept.batches.front().and_then(|batch| time_of(batch.records().next()?));
+        match first {
+            Some(first) if self.kept.gone > 0 => {
+                let later = first.saturating_sub(observation.armed_ns);
+                started = started.saturating_add(Duration::from_nanos(later)).unwrap_or(started);
+                observation.armed_ns = first;
+                // It tells of the whole time.
+                observation.probe = None;
+            }
+            _ => observation.probe = self.probe_so_far(observation.end_ns),
+        }
+        let duration_ns = observation.end_ns.saturating_sub(observation.armed_ns);
+        Excerpt {
+            header: self.header(started, command),
+            unpacker: Arc::clone(self.decoder.unpacker()),
+            paths: self.paths.clone(),
+            before: Collected {
+                facts: self.before.facts.clone(),
+                namespaces: self.before.namespaces.clone(),
+            },
+            observed: Observed { duration_ns, observation },
+            batches: self.kept.batches.iter().cloned().collect(),
+            gone: self.kept.gone,
+        }
+    }
+
+    /// Gives `each` the kept records of these times, ns since the trace began, with that time.
+    pub fn records_of(&self, times: &HashSet<u64>, mut each: impl FnMut(u64, RawEvent<'_>)) {
+        let began = self.observation.armed_ns;
+        for record in self.kept.batches.iter().flat_map(|batch| batch.records()) {
+            if let Some(since) = time_of(record).and_then(|time| time.checked_sub(began))
+                && times.contains(&since)
+                && let Some(raw) = self.decoder.unpacker().unpack(record)
+            {
+                each(since, raw);
+            }
+        }
+    }
+}
+
+impl Excerpt {
+    /// Records that are no longer kept.
+    pub fn missing(&self) -> u64 {
+        self.gone
+    }
+
+    /// Writes it as a recording, with the state of the namespaces as it is now. Takes its time.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(self, target: Target) -> io::Result<Summary> {
+        // Without it, the recording has less to tell.
+        let after = facts::recollect(&self.before);
+        let mut recorder = Recorder::start(target, self.header, self.unpacker)?;
+        recorder.patient();
+        begin(&mut recorder, &self.paths, self.before.facts);
+        if self.gone > 0 {
+            let note = format!("{} earlier events were not kept, and are missing", self.gone);
+            recorder.record(&Record::Note(note));
+        }
+        recorder.record(&Record::Observation(Box::new(self.observed.clone())));
+        for batch in &self.batches {
+            recorder.batch(batch);
+        }
+        recorder.idle();
+        let stage = Stage { kind: StageKind::Main, mtu: None, observed: self.observed };
+        recorder.record(&Record::Stage(Box::new(stage)));
+        if let Ok(facts) = after {
+            let facts = Facts { when: When::After, facts };
+            recorder.record(&Record::Facts(Box::new(facts)));
+        }
+        let unrecorded = recorder.unrecorded();
+        recorder.record(&Record::End(Box::new(End { unrecorded, verdict: None })));
+        recorder.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept() {
+        let mut kept = Kept::default();
+        for n in 0..100_u8 {
+            let mut batch = Batch::default();
+            for _ in 0..4 {
+                batch.push(&vec![n; 256 << 10]);
+            }
+            kept.add(Arc::new(batch));
+        }
+        assert!(kept.bytes <= KEPT_BYTES);
+        let sizes: usize = kept.batches.iter().map(|batch| batch.size()).sum();
+        assert_eq!(sizes, kept.bytes);
+        let left: usize = kept.batches.iter().map(|batch| batch.len()).sum();
+        assert_eq!(kept.gone + left as u64, 400);
+        let newest = kept.batches.back().and_then(|batch| batch.records().next());
+        assert_eq!(newest.and_then(|record| record.first()), Some(&99));
+    }
+}
