@@ -31,6 +31,8 @@ pub const CAUSES: &[Cause] = &[
     cause!("netfilter.conntrack-clash", "Two connections claim the same tracked tuple"),
     cause!("netfilter.invalid", "Connection tracking finds the packet invalid and a rule drops it"),
     cause!("netfilter.masquerade-unexpected", "Traffic between pods is masqueraded"),
+    cause!("netfilter.queue", "A rule hands the packet to a program, and none takes it"),
+    cause!("netfilter.redirected", "A rule sends the packet to another destination"),
     cause!("netfilter.snat-exhausted", "No source port is left for masquerading"),
     cause!("vxlan.vni-mismatch", "The nodes' VXLAN devices have different network identifiers"),
     cause!("vxlan.port-mismatch", "The nodes' VXLAN devices use different UDP ports"),

@@ -94,7 +94,11 @@ fn no_packet(case: &Case<'_>, direction: Direction) -> Verdict {
             );
         }
     }
-    if let Some(drop) = case.trace.stray_drops.first() {
+    // Elsewhere on the machine others may use the same addresses.
+    let here = |d: &&JourneyDrop| {
+        d.netns_inum == 0 || case.topology.stations.iter().any(|s| s.netns_inum == d.netns_inum)
+    };
+    if let Some(drop) = case.trace.stray_drops.iter().find(here) {
         verdict.evidence.push(format!(
             "the kernel dropped something of the flow: {} at {}",
             drop.info.reason, drop.info.function

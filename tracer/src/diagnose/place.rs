@@ -18,7 +18,8 @@ pub struct Stage {
 }
 
 /// Frames that stand for netfilter itself, whatever hook they run in.
-const NETFILTER: &[&str] = &["nf_hook*", "nft_do_chain*", "ipt_do_table*", "ip6t_do_table*"];
+const NETFILTER: &[&str] =
+    &["nf_hook*", "nf_queue*", "nft_do_chain*", "ipt_do_table*", "ip6t_do_table*"];
 
 /// Frames that call a netfilter hook, with the hook and the stage. br_netfilter calls the IP hooks
 /// for bridged packets.
@@ -222,6 +223,8 @@ mod tests {
         assert_eq!(nft("br_nf_pre_routing"), ("bridge", Some("BRIDGE/PREROUTING")));
         assert_eq!(nft("br_nf_forward_ip"), ("bridge", Some("BRIDGE/FORWARD")));
         assert_eq!(of("nf_hook_slow", &["ip_forward"]), ("forward", Some("FORWARD")));
+        let queue = ["nf_hook_slow", "ip_forward", "ip_rcv"];
+        assert_eq!(of("nf_queue", &queue), ("forward", Some("FORWARD")));
         assert_eq!(
             of("nft_do_chain", &["nft_do_chain_netdev", "nf_hook_slow", "__dev_queue_xmit"]).1,
             Some("NETDEV")

@@ -150,6 +150,24 @@ fn other_drops_have_their_places() {
 }
 
 #[test]
+fn kernel_reasons_without_a_table_entry_have_their_causes() {
+    let cause = |report: &Report| report.verdict.cause.clone().unwrap_or_default();
+    let queue = dropped_at(2, NODE_A, "NOT_SPECIFIED", "nf_queue", FORWARD_STACK);
+    assert_eq!(cause(&queue), "netfilter.queue");
+    let policy = dropped_at(2, NODE_A, "XFRM_POLICY", "udp_queue_rcv_one_skb", &[]);
+    assert_eq!(cause(&policy), "route.xfrm-policy");
+    let mut tape = Tape::new(cross_node());
+    let sample = ping(Forward, 1, 1);
+    let at = tape.walk(&sample, Forward, 0..=2, ARMED);
+    let mut lowered = sample.clone();
+    lowered.ip.ttl = 1;
+    tape.dropped(&lowered, Forward, 2, NODE_A, info("IP_INHDR", "ip_forward", &[]), at);
+    let report = diagnose(&tape, &tape.observation());
+    assert_eq!(cause(&report), "route.ttl-expired");
+    assert!(report.verdict.summary.contains("lowers the packet's TTL from 64 to 1"));
+}
+
+#[test]
 fn the_output_device_counts_where_the_packet_is_leaving() {
     let mut tape = Tape::new(cross_node());
     let sample = ping(Forward, 1, 1);

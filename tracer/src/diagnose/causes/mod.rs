@@ -143,6 +143,7 @@ fn allowed(death: &Death<'_>, code: &str) -> bool {
 fn best_problem<'a>(case: &'a Case<'_>, death: &Death<'_>) -> Option<(&'a Problem, Strength)> {
     let candidates: Vec<(&Problem, Strength)> = suspects(case, death)
         .filter(|p| p.seriousness > Seriousness::Note && allowed(death, p.cause()))
+        .filter(|p| fits_errors(case, death, p.cause()))
         .filter_map(|p| Some((p, nearness(case, death, p)?)))
         .collect();
     // The first of equals.
@@ -159,6 +160,26 @@ fn best_problem<'a>(case: &'a Case<'_>, death: &Death<'_>) -> Option<(&'a Proble
             .find(|p| is_root(&p.kind) && p.deadly() && p.spot.netns_inum == best.spot.netns_inum)
     });
     root.flatten().map_or(Some((*best, *strength)), |root| Some((root, *strength)))
+}
+
+/// Errors that the sender's socket returned, with the causes that can be behind each: nf_hook_slow
+/// gives EPERM (net/netfilter/core.c), routes that refuse give EINVAL and EACCES (net/ipv4/fib_semantics.c,
+/// `fib_props`).
+const ERRORS: &[(&str, &[&str])] = &[
+    ("EPERM", &["netfilter.", "route.xfrm-policy"]),
+    ("EINVAL", &["route.", "pod."]),
+    ("EACCES", &["route."]),
+];
+
+/// Whether a cause can be behind packets that their sender could not send.
+fn fits_errors(case: &Case<'_>, death: &Death<'_>, code: &str) -> bool {
+    let Some(probe) = case.observation.probe.as_ref() else { return true };
+    let unsent = matches!(death.ending, Ending::Unsent) && death.drop().is_none();
+    let listed = |error: &str| ERRORS.iter().find(|(name, _)| error.starts_with(name));
+    !unsent
+        || probe.errors.iter().all(|(error, _)| {
+            listed(error).is_none_or(|(_, codes)| codes.iter().any(|of| code.starts_with(of)))
+        })
 }
 
 /// The problems that can be behind these packets: those of their direction. An answer that was never

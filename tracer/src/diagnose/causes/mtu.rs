@@ -3,6 +3,7 @@
 use super::{Cause, Explanation, likely, told};
 use crate::diagnose::Case;
 use crate::diagnose::death::{Death, Ending};
+use crate::model::Role;
 
 pub(super) const CAUSES: &[Cause] = &[
     Cause { code: "mtu.pod-too-large", recognise: too_big },
@@ -14,12 +15,22 @@ const SMALL: u32 = 600;
 
 fn too_big(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     death.dropped("PKT_TOO_BIG", "*").then(|| {
-        let mtu = case.leaving_device(death).map(|s| (s.label(), s.mtu));
+        let device = case.leaving_device(death);
+        let mtu = device.map(|s| (s.label(), s.mtu));
         let size = death.packet().and_then(|p| case.ip_bytes(p));
         let mut text =
             format!("The packet is too large for where {} sends it", case.where_words(death));
         if let (Some((device, mtu)), Some(size)) = (&mtu, size) {
             text.push_str(&format!(": {size} bytes, {device} takes {mtu}"));
+        }
+        // Towards a pod every device should take what the pods may send.
+        let pod = death.example.and_then(|j| j.hops.first());
+        let pod = pod.map_or(0, |h| case.topology.station(h.point.station).mtu);
+        if let Some(device) = device
+            && matches!(device.role, Role::Bridge | Role::Veth)
+            && device.mtu < pod
+        {
+            return told(text, &[format!("ip link set {} mtu {pod}", device.name)]);
         }
         let mtu = mtu.map_or_else(|| "that MTU".to_owned(), |(_, mtu)| mtu.to_string());
         told(

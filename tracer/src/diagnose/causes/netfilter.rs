@@ -3,7 +3,7 @@
 use super::{Cause, Explanation, likely};
 use crate::diagnose::Case;
 use crate::diagnose::death::Death;
-use crate::expect::firewall::{Decision, PacketView, Suspect, Verdict, suspects};
+use crate::expect::firewall::{Decision, PacketView, Suspect, Verdict, evaluate, suspects};
 use crate::expect::walk::{Problem, ProblemKind, Seriousness, Spot, Stage};
 use crate::facts::firewall::{Action, CtState, FirewallRule, Match, NfHook, TableFamily};
 use crate::facts::{Change, NetnsFacts};
@@ -27,6 +27,7 @@ pub(super) const CAUSES: &[Cause] = &[
     },
     Cause { code: "netfilter.drop", recognise: |case, death| rule(case, death, "netfilter.drop") },
     Cause { code: "netfilter.drop", recognise: unknown },
+    Cause { code: "netfilter.queue", recognise: queued },
 ];
 
 /// Other suspects named.
@@ -215,6 +216,7 @@ fn as_problem(case: &Case<'_>, death: &Death<'_>, decision: &Decision) -> Proble
             position: decision.rule.as_ref().map(|r| r.position),
             reject,
             outer: death.is_outer(),
+            redirect: None,
         },
         spot: Spot {
             node: death.place.node.clone().unwrap_or_default(),
@@ -316,4 +318,36 @@ fn unknown(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
             if gap { "its rules could not be read" } else { "none of its rules is known to match" };
         likely(format!("The firewall of {} drops the packets; {why}", case.where_words(death)), &[])
     })
+}
+
+/// net/netfilter/nf_queue.c: a packet for a queue that no program has bound (and that is not bypassed)
+/// is dropped, as is one that finds the queue full.
+fn queued(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
+    death.dropped("*", "nf_queue*").then_some(())?;
+    let view = view(case, death)?;
+    let facts = case.netns_after(death.netns);
+    let rules: Vec<Decision> = hooks(death, &view)
+        .into_iter()
+        .filter_map(|(family, hook)| Some(evaluate(facts?, family, hook, &view).decisions))
+        .flatten()
+        .filter(|d| matches!(d.verdict, Verdict::Queue))
+        .collect();
+    let by = rules.first().map_or_else(String::new, |rule| format!(": {}", rule.describe()));
+    let mut explanation = likely(
+        format!(
+            "The firewall of {} hands the packets to a program (queue), and none takes them{by}",
+            case.where_words(death)
+        ),
+        &[
+            "cat /proc/net/netfilter/nfnetlink_queue   # queues that a program has bound"
+                .to_owned(),
+            "start the program that reads this queue, or let the rule bypass it (--queue-bypass)"
+                .to_owned(),
+        ],
+    );
+    if let [only] = rules.as_slice() {
+        explanation.confidence = Confidence::Proven;
+        explanation.rule = Some(only.describe());
+    }
+    Some(explanation)
 }

@@ -15,6 +15,7 @@ pub(super) const CAUSES: &[Cause] = &[
     Cause { code: "route.prohibit", recognise: prohibit },
     Cause { code: "route.unreachable", recognise: unreachable },
     Cause { code: "route.blackhole", recognise: blackhole },
+    Cause { code: "route.xfrm-policy", recognise: xfrm },
 ];
 
 /// `ip route get …`, as for this packet where it died.
@@ -115,6 +116,26 @@ fn ttl(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let example = death.example?;
     (ran_out(death) && !example.looped).then(|| {
         let first = example.hops.first().and_then(|h| case.ttl(&h.packet));
+        // Between the last hop and the decision to forward, only a rule changes it.
+        let last = example.hops.last().and_then(|h| case.ttl(&h.packet));
+        let died = death.drop().and_then(|d| case.ttl(&d.packet));
+        if let (Some(last), Some(died)) = (last, died)
+            && died < last
+        {
+            let mut explanation = told(
+                format!(
+                    "{} lowers the packet's TTL from {last} to {died}, and then cannot forward it",
+                    case.where_words(death)
+                ),
+                &[
+                    "iptables-save -t mangle | grep -w -e TTL -e HL; nft list ruleset | grep -e 'ttl set' -e 'hoplimit set'".to_owned(),
+                ],
+            );
+            explanation
+                .evidence
+                .push(format!("TTL {last} when it was seen last, {died} when it was dropped"));
+            return explanation;
+        }
         let sent = first.map_or_else(String::new, |ttl| format!(" (it was sent with {ttl})"));
         told(
             format!("The packet's TTL ran out at {}{sent}", case.where_words(death)),
@@ -159,4 +180,21 @@ fn unreachable(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 fn blackhole(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let code = refused(case, death)?;
     code.is_none().then(|| refusal(case, death, "blackhole"))
+}
+
+/// `xfrm_policy_check` and `xfrm_lookup` (net/xfrm/xfrm_policy.c) refused it.
+fn xfrm(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
+    death.dropped("XFRM_*", "*").then_some(())?;
+    let mut explanation = told(
+        format!("An IPsec policy of {} refuses the packet", case.where_words(death)),
+        &["ip xfrm policy; ip -s xfrm state".to_owned()],
+    );
+    let blocks =
+        case.netns_after(death.netns).into_iter().flat_map(|f| &f.xfrm).filter(|p| p.block);
+    explanation.evidence.extend(
+        blocks.map(|p| {
+            format!("policy src {} dst {} dir {} action block", p.src, p.dst, p.direction)
+        }),
+    );
+    Some(explanation)
 }

@@ -8,7 +8,7 @@ use super::walker::{At, Fault, Walker};
 use super::{Neighborhood, ProblemKind, Stage, text};
 use crate::expect::firewall::PacketView;
 use crate::facts::firewall::{NfHook, TableFamily};
-use crate::facts::{Link, NeighborState, RouteHit, Space, SpaceKind};
+use crate::facts::{Link, NeighborState, Route, RouteHit, RouteKind, Space, SpaceKind};
 use crate::model::{Hook, Role};
 
 impl<'a> Walker<'a> {
@@ -38,6 +38,18 @@ impl<'a> Walker<'a> {
             return self.unknown(at, Stage::Neighbor, shown.unwrap_or_default(), gap);
         }
         let expected = self.far_underlay_address();
+        let leads = |r: &&Route| r.kind == RouteKind::Unicast && r.dst.contains(&dst);
+        let best = node.facts.routes.iter().filter(leads).map(|r| r.dst.prefix_len()).max();
+        if !dead && best == Some(0) {
+            // Somebody is there to forward it, and may know the way; the node itself does not.
+            let text = format!(
+                "node {} has no route of its own to {dst}: the default route takes it to {hop}",
+                node.node
+            );
+            let expected = expected.and_then(|via| self.route_to_far_pods(Some(via), exit));
+            let fault = Fault::deadly(ProblemKind::RouteMissing { dst, expected }, text);
+            return self.fault(at, Stage::Route, fault.if_certain(false));
+        }
         let text = format!(
             "node {} sends {dst} to {hop} on {}, which is not node {}",
             node.node, exit.name, self.to.node.node

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::fib::{self, Question};
 use super::filter::Between;
 use super::walker::{At, Fault, UDP, Walker};
 use super::{Neighborhood, ProblemKind, Stage, text};
@@ -278,11 +279,29 @@ impl<'a> Walker<'a> {
                 if exit.is_some_and(|l| !l.up) || told {
                     return false;
                 }
+                let question = Question {
+                    src: None,
+                    dst,
+                    iif: None,
+                    mark: 0,
+                    proto: UDP,
+                    dport: at.link.and_then(|l| Some(l.vxlan.as_ref()?.port)),
+                };
+                let found = fib::lookup(&node.facts, &question);
+                if let Some(refusal) = found.refusal() {
+                    self.refused(at, dst, refusal, &found);
+                    return true;
+                }
                 let text = format!(
                     "node {} has no route to the tunnel endpoint {dst}: {message}",
                     node.node
                 );
-                let kind = ProblemKind::RouteMissing { dst, expected: None };
+                // Where the interface has an address of the same network, the route goes with it.
+                let expected = exit.and_then(|exit| {
+                    let net = node.facts.addresses_of(exit.index).find(|n| n.contains(&dst))?;
+                    Some(format!("{} dev {} src {}", net.trunc(), exit.name, net.addr()))
+                });
+                let kind = ProblemKind::RouteMissing { dst, expected };
                 self.fault(at, Stage::Encap, Fault::deadly(kind, text));
                 return true;
             }

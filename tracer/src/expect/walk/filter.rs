@@ -64,6 +64,11 @@ impl<'a> Walker<'a> {
         let enders: Vec<&Decision> = evaluation.enders().collect();
         let surest = enders.iter().max_by_key(|d| d.holds);
         match (evaluation.ends, surest) {
+            (Holds::Never, _) if redirection(evaluation).is_some() => {
+                let Some(decision) = redirection(evaluation) else { return };
+                let fault = Fault::deadly(kind(decision, outer), sentence(at, decision, outer));
+                self.fault(at, stage, fault.entry(decision.describe()));
+            }
             (Holds::Never, _) if !outer && translation(evaluation).is_some() => {
                 let Some((decision, rule)) = translation(evaluation) else { return };
                 let text = format!(
@@ -133,6 +138,15 @@ fn translation(evaluation: &Evaluation) -> Option<(&Decision, String)> {
     Some((decision, decision.rule.as_ref()?.text.clone()))
 }
 
+/// The rule that certainly sends the packet to another destination than the one it has.
+fn redirection(evaluation: &Evaluation) -> Option<&Decision> {
+    let own = evaluation.packet.dst.to_string();
+    evaluation.decisions.iter().find(|d| {
+        d.holds == Holds::Always
+            && matches!(&d.verdict, Verdict::Dnat(to) if !to.starts_with(own.as_str()))
+    })
+}
+
 /// What let it pass, where there is more to tell than "nothing objected".
 fn passed(evaluation: &Evaluation, outer: bool) -> Option<String> {
     let of = if outer { "tunnel packet: " } else { "" };
@@ -160,6 +174,10 @@ fn kind(decision: &Decision, outer: bool) -> ProblemKind {
             _ => None,
         },
         outer,
+        redirect: match &decision.verdict {
+            Verdict::Dnat(to) => Some(to.clone()),
+            _ => None,
+        },
     }
 }
 
@@ -167,6 +185,7 @@ fn sentence(at: At<'_>, decision: &Decision, outer: bool) -> String {
     let what = if outer { "tunnel packets" } else { "the packet" };
     let does = match &decision.verdict {
         Verdict::Reject(_) => "rejects",
+        Verdict::Dnat(_) => "redirects",
         _ => "drops",
     };
     let by = match &decision.rule {

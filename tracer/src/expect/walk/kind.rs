@@ -253,6 +253,8 @@ pub enum ProblemKind {
         reject: Option<String>,
         /// The packet is the tunnel's.
         outer: bool,
+        /// To where it sends the packet instead, where it does that.
+        redirect: Option<String>,
     },
     /// The source is translated on the way from pod to pod.
     Masquerade {

@@ -317,20 +317,26 @@ impl<'a> Walker<'a> {
     /// `10.10.1.0/24 via 10.10.1.0 dev flannel.1 onlink`, from what the far node has.
     fn expected_route(&self, leg: Leg<'a>) -> Option<String> {
         let out = leg.out?;
-        let far = self.to.node;
         if leg.home {
             let (_, prefix) = self.gateway_of_pod()?;
             let net = ipnet::IpNet::new(self.to.ip, prefix).ok()?.trunc();
             return Some(format!("{net} dev {}", out.name));
         }
-        let entry = far.facts.link(self.to.attachment?.entry()?)?;
-        let net = far.facts.addresses_of(entry.index).find(|n| n.contains(&self.to.ip))?.trunc();
         if out.vxlan.is_some() {
-            let hop = self.far_vtep_address()?;
-            return Some(format!("{net} via {hop} dev {} onlink", out.name));
+            return Some(format!(
+                "{} onlink",
+                self.route_to_far_pods(self.far_vtep_address(), out)?
+            ));
         }
-        let hop = self.far_underlay_address()?;
-        Some(format!("{net} via {hop} dev {}", out.name))
+        self.route_to_far_pods(self.far_underlay_address(), out)
+    }
+
+    /// The route to the other node's pods, as `ip route add` takes it.
+    pub(super) fn route_to_far_pods(&self, via: Option<IpAddr>, out: &Link) -> Option<String> {
+        let far = &self.to.node.facts;
+        let entry = far.link(self.to.attachment?.entry()?)?;
+        let net = far.addresses_of(entry.index).find(|n| n.contains(&self.to.ip))?.trunc();
+        Some(format!("{net} via {} dev {}", via?, out.name))
     }
 
     pub(super) fn refused(

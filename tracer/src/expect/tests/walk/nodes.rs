@@ -189,3 +189,21 @@ fn sources_that_are_translated_between_pods() {
     let problem = only(&facts, "netfilter.masquerade-unexpected", "A.flannel.1", "A.cni0<");
     assert_eq!(problem.seriousness, Seriousness::Note);
 }
+
+#[test]
+fn destinations_that_are_translated_between_pods() {
+    let mut facts = healthy();
+    let dnat = |to: &str| Action::Dnat { to: to.to_owned() };
+    let rules = |to| vec![rule("-A PREROUTING -j DNAT", vec![], dnat(to))];
+    let with = |facts: &mut PathFacts, to| {
+        filter(facts, NODE[0], "PREROUTING", NfHook::Prerouting, Policy::Accept, rules(to));
+    };
+    with(&mut facts, "10.10.1.99:53");
+    let problem = only(&facts, "netfilter.redirected", "A.cni0", "A.cni0<");
+    assert!(problem.deadly() && problem.certain);
+    assert!(problem.text.contains("redirects the packet at PREROUTING"), "{}", problem.text);
+    // To where it is going anyway.
+    let mut facts = healthy();
+    with(&mut facts, "10.10.1.2");
+    assert_eq!(run(&facts, &icmp(Family::V4), Direction::Forward).1.problems, []);
+}

@@ -142,6 +142,28 @@ fn next_hops_that_are_not_the_other_node() {
 }
 
 #[test]
+fn routes_to_the_tunnel_endpoint() {
+    let mut facts = healthy();
+    answer(&mut facts, NODE[0], "192.168.10.11", no_route());
+    let problem = only(&facts, "route.missing", "A.flannel.1", "A.flannel.1>");
+    assert!(problem.fix()[0].starts_with("ip route add 192.168.10.0/24 dev ens33 src "));
+    space(&mut facts, NODE[0]).routes = vec![route("192.168.10.11/32", RouteKind::Blackhole, None)];
+    let problem = only(&facts, "route.blackhole", "A.flannel.1", "A.flannel.1>");
+    assert_eq!(problem.fix(), ["ip route del blackhole 192.168.10.11"]);
+}
+
+#[test]
+fn a_default_route_to_a_router_between() {
+    let mut facts = cluster(&Shape { tunnel: false, ..Shape::default() });
+    answer(&mut facts, NODE[0], "10.10.1.2", via(PHYSICAL, Some("192.168.10.77")));
+    space(&mut facts, NODE[0]).routes =
+        vec![route("0.0.0.0/0", RouteKind::Unicast, Some(PHYSICAL))];
+    let problem = only(&facts, "route.missing", "A.ens33", "A.ens33>");
+    assert!(!problem.certain, "the router may know the way");
+    assert_eq!(problem.fix()[0], "ip route add 10.10.1.0/24 via 192.168.10.11 dev ens33");
+}
+
+#[test]
 fn a_rule_that_leads_away_from_the_other_node() {
     let mut facts = cluster(&Shape { tunnel: false, ..Shape::default() });
     answer(&mut facts, NODE[0], "10.10.1.2", via(PHYSICAL, Some("192.168.10.77")));
