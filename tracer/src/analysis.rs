@@ -6,11 +6,11 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::correlate::{Correlator, Limits, Scope};
+use crate::correlate::{Clocks, Correlator, Limits, Scope};
 use crate::diagnose::{self, Meta};
 use crate::expect::Family;
 use crate::facts::PathFacts;
-use crate::model::{Body, Direction, Event, Observation, Topology, Trace};
+use crate::model::{Body, Direction, Event, Observation, Reading, RoundTrip, Topology, Trace};
 use crate::report::Report;
 
 /// One address family of the flow, while events come.
@@ -25,6 +25,7 @@ struct Flow {
 #[derive(Debug)]
 pub struct Analysis {
     flows: Vec<Flow>,
+    clocks: Clocks,
 }
 
 /// The packets of an analysis that is over.
@@ -34,6 +35,8 @@ pub struct Analyzed {
     pub traces: Vec<(Family, Arc<Topology>, Trace)>,
     /// What the capture and the probe told besides.
     pub observation: Observation,
+    /// Where the times of its events belong.
+    pub clocks: Clocks,
 }
 
 /// Network state around a trace, where it was read.
@@ -78,18 +81,88 @@ impl Analysis {
             let correlator = Correlator::new(&topology, Limits::default());
             Flow { family, topology, correlator }
         });
-        Self { flows: flows.collect() }
+        let flows: Vec<Flow> = flows.collect();
+        let none = Topology::default();
+        let clocks = Clocks::new(flows.first().map_or(&none, |flow| &flow.topology));
+        Self { flows, clocks }
     }
 
-    /// Kernel time from which everything was attached, ns. To be told before the first event.
+    /// For the same flows, with nothing seen yet but all that is known of the clocks.
+    pub fn again(&self) -> Self {
+        let topologies = self.flows.iter().map(|f| (f.family, Arc::clone(&f.topology)));
+        Self { clocks: self.clocks.again(), ..Self::new(topologies) }
+    }
+
+    /// Kernel time from which everything was attached, ns, of machine 0. To be told before the first
+    /// event.
     pub fn arm(&mut self, armed_ns: u64) {
+        let armed_ns = self.on_axis(armed_ns);
         for flow in &mut self.flows {
             flow.correlator.arm(armed_ns);
         }
     }
 
-    /// Takes the events of a batch. An empty batch says that nothing is on its way.
+    /// A clock was read: of machine 0, of another, and of machine 0 again. What was read before the
+    /// first packets is what their order is told by; several are better than one, and one now and
+    /// then shows when a clock was set.
+    pub fn round_trip(&mut self, trip: &RoundTrip) {
+        self.clocks.round_trip(trip);
+    }
+
+    /// Takes the events of a batch, each with the time of its machine. An empty batch says that
+    /// nothing is on its way.
+    ///
+    /// Of several machines, events wait until those of the others are there: see
+    /// [`Analysis::reached`].
     pub fn push(&mut self, events: Vec<Event>) {
+        let idle = events.is_empty();
+        let ready = self.clocks.take(events);
+        self.ordered(ready);
+        if idle {
+            self.hand_on(Vec::new());
+        }
+    }
+
+    /// Hands on events that are complete and in order where there are several clocks.
+    fn ordered(&mut self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        self.hand_on(events);
+        if self.clocks.several() {
+            // None waits for others any more: what is learned of clocks meanwhile would put later
+            // ones of the same machine before it.
+            self.hand_on(Vec::new());
+        }
+    }
+
+    /// Every event of a machine up to this reading of its clock (CLOCK_MONOTONIC, ns) has been taken,
+    /// or is lost; `None`: nothing comes from it any more, and it is not waited for. To be told of
+    /// every machine, machine 0 included, several times a second, where there are several.
+    pub fn reached(&mut self, machine: u16, until_ns: Option<u64>) {
+        let ready = self.clocks.reached(machine, until_ns);
+        self.ordered(ready);
+    }
+
+    /// A time of machine 0 on the axis of events.
+    fn on_axis(&self, ns: u64) -> u64 {
+        self.clocks.place(Reading { machine: 0, ns }).ns
+    }
+
+    /// The same with the times of an observation.
+    fn observed(&self, observation: &Observation) -> Observation {
+        if !self.clocks.several() {
+            return observation.clone();
+        }
+        Observation {
+            armed_ns: self.on_axis(observation.armed_ns),
+            closed_ns: observation.closed_ns.map(|ns| self.on_axis(ns)),
+            end_ns: self.on_axis(observation.end_ns),
+            ..observation.clone()
+        }
+    }
+
+    fn hand_on(&mut self, events: Vec<Event>) {
         if let [flow] = self.flows.as_mut_slice() {
             flow.correlator.push(events);
             return;
@@ -112,6 +185,7 @@ impl Analysis {
 
     /// Kernel time after which new packets do not count, ns.
     pub fn close(&mut self, closed_ns: u64) {
+        let closed_ns = self.on_axis(closed_ns);
         for flow in &mut self.flows {
             flow.correlator.close(closed_ns);
         }
@@ -134,29 +208,42 @@ impl Analysis {
 
     /// Kernel time of the newest event that was taken, ns; 0 before the first.
     pub fn newest_ns(&self) -> u64 {
-        self.flows.iter().map(|f| f.correlator.newest_ns()).max().unwrap_or(0)
+        let newest = self.flows.iter().map(|f| f.correlator.newest_ns()).max().unwrap_or(0);
+        if self.clocks.several() { self.clocks.on_machine_0(newest) } else { newest }
     }
 
     /// The newest packets, judged as if the trace ended at [`Observation::end_ns`], with the time
     /// that they cover, ns. The analysis goes on.
     pub fn snapshot(&self, observation: Observation) -> (Analyzed, u64) {
         let mut span_ns = 0;
+        let on_axis = self.observed(&observation);
         let traces = self.flows.iter().map(|flow| {
-            let recent = flow.correlator.snapshot(&observation, Scope::default());
+            let mut recent = flow.correlator.snapshot(&on_axis, Scope::default());
+            recent.trace.clocks = self.clocks.nodes(&flow.topology);
             span_ns = span_ns.max(recent.span_ns);
             (flow.family, Arc::clone(&flow.topology), recent.trace)
         });
         let traces = traces.collect();
-        (Analyzed { traces, observation }, span_ns)
+        (Analyzed { traces, observation, clocks: self.clocks.known() }, span_ns)
     }
 
     /// Judges every packet.
-    pub fn finish(self, observation: Observation) -> Analyzed {
-        let traces = self.flows.into_iter().map(|Flow { family, topology, correlator }| {
-            (family, topology, correlator.finish(&observation))
+    pub fn finish(mut self, observation: Observation) -> Analyzed {
+        let rest = self.clocks.rest();
+        self.ordered(rest);
+        let on_axis = self.observed(&observation);
+        let Self { flows, clocks } = self;
+        let traces = flows.into_iter().map(|Flow { family, topology, mut correlator }| {
+            if clocks.several() {
+                correlator.push([]);
+                correlator.retime(&clocks);
+            }
+            let mut trace = correlator.finish(&on_axis);
+            trace.clocks = clocks.nodes(&topology);
+            (family, topology, trace)
         });
         let traces = traces.collect();
-        Analyzed { traces, observation }
+        Analyzed { traces, observation, clocks: clocks.known() }
     }
 }
 

@@ -155,7 +155,7 @@ pub(super) fn write(
         Kind::Jsonl => {
             let marks = Marks::new(analyses());
             let Some((_, topology, _)) = replay.main.traces.first() else { return Ok(()) };
-            let lines = Lines::new(topology, &marks, &replay.header);
+            let lines = Lines::new(topology, &marks, replay);
             return record::scan(&mut source.reader()?, |event| {
                 if let Some(line) = lines.line(event) {
                     out.write_all(line.as_bytes())?;

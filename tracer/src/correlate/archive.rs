@@ -79,6 +79,11 @@ impl Archive {
             .chain(self.tail.iter())
     }
 
+    /// All that are kept whole.
+    pub fn kept_mut(&mut self) -> impl Iterator<Item = &mut Live> {
+        self.arrived.iter_mut().chain(&mut self.failed)
+    }
+
     fn count_last(&mut self, live: Live, bench: &Bench<'_>) {
         self.count(&live, bench);
         if self.tail.len() >= TAIL {

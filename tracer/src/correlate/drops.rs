@@ -47,6 +47,7 @@ impl Correlator {
         }
         let drop = JourneyDrop {
             time_ns: event.time_ns,
+            clock: event.clock,
             netns_inum: event.netns_inum,
             ifindex: event.ifindex,
             info: info.clone(),

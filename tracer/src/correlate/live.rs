@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::clock::Clocks;
 use super::identity::{Datagram, Discriminator, Flow, Key};
 use super::plan::Plan;
 use super::ranges::IntervalSet;
@@ -223,6 +224,8 @@ impl Live {
         let hop = Hop {
             point,
             time_ns: event.time_ns,
+            clock: event.clock,
+            error_ns: event.error_ns,
             end_ns: event.time_ns,
             len: event.len,
             skbs: 1,
@@ -251,6 +254,19 @@ impl Live {
             known.drop.bytes += end - start;
         } else if self.drops.len() < MAX_DROPS {
             self.drops.push(DropState { drop, start, end, reached });
+        }
+    }
+
+    /// Gives hops and drops their times anew.
+    pub fn retime(&mut self, clocks: &Clocks) {
+        for HopState { hop, .. } in &mut self.hops {
+            let placed = clocks.place(hop.clock);
+            let took = hop.end_ns.saturating_sub(hop.time_ns);
+            (hop.time_ns, hop.error_ns) = (placed.ns, placed.error_ns);
+            hop.end_ns = placed.ns.saturating_add(took);
+        }
+        for DropState { drop, .. } in &mut self.drops {
+            drop.time_ns = clocks.place(drop.clock).ns;
         }
     }
 
@@ -324,5 +340,9 @@ impl Store {
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Live> {
         self.slots.iter().filter_map(|slot| slot.as_deref())
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Live> {
+        self.slots.iter_mut().filter_map(|slot| slot.as_deref_mut())
     }
 }

@@ -13,6 +13,7 @@
 
 mod alias;
 mod archive;
+mod clock;
 mod datagram;
 mod drops;
 mod errors;
@@ -49,6 +50,7 @@ use crate::model::{
     Body, Direction, Event, EventKind, JourneyDrop, L4, Observation, Point, Topology, Trace,
 };
 
+pub use clock::{Clocks, MAX_DRIFT_PPM, Placed};
 pub use noise::harmless;
 pub use outcome::IN_FLIGHT_NS;
 pub use snapshot::{Recent, Scope};
@@ -222,6 +224,15 @@ impl Correlator {
             resolutions: self.neighbors.resolutions,
             icmp_errors: self.errors.reports,
             stray_drops: self.stray,
+            clocks: Vec::new(),
+        }
+    }
+
+    /// Gives what was followed its times anew.
+    pub fn retime(&mut self, clocks: &Clocks) {
+        self.store.iter_mut().chain(self.archive.kept_mut()).for_each(|live| live.retime(clocks));
+        for drop in &mut self.stray {
+            drop.time_ns = clocks.place(drop.clock).ns;
         }
     }
 

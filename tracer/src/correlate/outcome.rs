@@ -1,5 +1,6 @@
 //! What became of a journey, and which drop event ended it.
 
+use super::clock;
 use super::drops::Resets;
 use super::live::{DropState, Live};
 use super::noise::is_refusal;
@@ -103,7 +104,7 @@ pub(super) fn conclude(live: Live, outcome: Outcome, fatal: Option<usize>) -> Jo
     let mut drops: Vec<_> = live.drops.into_iter().map(|d| d.drop).collect();
     let drop = fatal.map(|at| drops.remove(at));
     let mut hops: Vec<_> = live.hops.into_iter().map(|h| h.hop).collect();
-    hops.sort_by_key(|hop| hop.time_ns);
+    clock::sort(&mut hops);
     Journey {
         id: live.id,
         direction: live.direction,

@@ -82,6 +82,7 @@ impl Correlator {
             resolutions: recently(&self.neighbors.resolutions, since_ns, |r| r.time_ns),
             icmp_errors: recently(&self.errors.reports, since_ns, |r| r.time_ns),
             stray_drops: recently(&self.stray, since_ns, |d| d.time_ns),
+            clocks: Vec::new(),
         };
         Recent { trace, span_ns: end_ns.saturating_sub(since_ns) }
     }

@@ -69,6 +69,7 @@ struct PointStats {
     unique: u64,
     repeated: u64,
     latency: Sample,
+    latency_error_ns: u64,
 }
 
 /// Counts of a trace.
@@ -133,21 +134,20 @@ impl Stats {
             .hops
             .iter()
             .filter(|hop| !hop.again)
-            .map(|hop| {
-                (plan.position(live.direction, hop.hop.point), hop.hop.time_ns, hop.hop.point)
-            })
+            .map(|hop| (plan.position(live.direction, hop.hop.point), &hop.hop))
             .collect();
         // Points outside the plan have only their time to be placed by.
         let planned = way.iter().all(|(position, ..)| position.is_some());
         if planned {
             way.sort_unstable_by_key(|(position, ..)| *position);
         } else {
-            way.sort_unstable_by_key(|(_, time_ns, _)| *time_ns);
+            way.sort_unstable_by_key(|(_, hop)| hop.time_ns);
         }
         for pair in way.windows(2) {
-            let [(_, before, _), (_, time_ns, point)] = pair else { continue };
-            if let Some(stats) = self.points.get_mut(&(live.direction, *point)) {
-                stats.latency.add(time_ns.saturating_sub(*before));
+            let [(_, before), (_, hop)] = pair else { continue };
+            if let Some(stats) = self.points.get_mut(&(live.direction, hop.point)) {
+                stats.latency.add(hop.time_ns.saturating_sub(before.time_ns));
+                stats.latency_error_ns = stats.latency_error_ns.max(hop.error_since(before));
             }
         }
     }
@@ -178,6 +178,7 @@ impl Stats {
                 unique_bytes: stats.unique,
                 repeated_bytes: stats.repeated,
                 latency: stats.latency.summary(),
+                latency_error_ns: stats.latency_error_ns,
             })
             .collect()
     }

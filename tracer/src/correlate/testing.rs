@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::model::{
     Body, Direction, DropInfo, End, Ethernet, Event, EventKind, Fragment, Gso, Hook, Ip, L4, Mac,
-    Names, Neighbor, Observation, Outer, Packet, Point, Role, Station, StationId, Topology, Trace,
-    VxlanInfo, tcp_flags,
+    Names, Neighbor, Observation, Outer, Packet, Point, Reading, Role, Station, StationId,
+    Topology, Trace, VxlanInfo, tcp_flags,
 };
 
 use super::{Correlator, Limits};
@@ -119,6 +119,7 @@ pub(crate) fn cross_node() -> Topology {
         },
         vxlan_ports: vec![8472],
         gaps: Vec::new(),
+        machines: Default::default(),
         aliases: Vec::new(),
     }
 }
@@ -278,6 +279,8 @@ impl Tape {
         let station = self.topology.station(point.station);
         let event = Event {
             time_ns,
+            error_ns: 0,
+            clock: Reading { machine: 0, ns: time_ns },
             station: Some(point.station),
             netns_inum: station.netns_inum,
             ifindex: station.ifindex,
@@ -325,6 +328,8 @@ impl Tape {
         let point = self.topology.path(direction)[position];
         let event = Event {
             time_ns,
+            error_ns: 0,
+            clock: Reading { machine: 0, ns: time_ns },
             station: None,
             netns_inum,
             ifindex: self.topology.station(point.station).ifindex,
@@ -390,6 +395,8 @@ impl Tape {
             let station = self.topology.station(at.station);
             self.events.push(Event {
                 time_ns: time_ns + later,
+                error_ns: 0,
+                clock: Reading { machine: 0, ns: time_ns + later },
                 station: Some(at.station),
                 netns_inum: station.netns_inum,
                 ifindex: station.ifindex,

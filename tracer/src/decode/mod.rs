@@ -19,7 +19,7 @@ use zerocopy::FromBytes;
 pub use headers::parse_frame;
 pub use symbols::Symbols;
 
-use crate::model::{DropInfo, Event, EventKind, Gso, Hook, StationId, Topology};
+use crate::model::{DropInfo, Event, EventKind, Gso, Hook, Reading, StationId, Topology};
 
 /// Ring-buffer records, copied out one behind the other: each a 32-bit length in host byte order
 /// and then as many bytes.
@@ -109,7 +109,9 @@ pub type NameSource = Box<dyn FnOnce() -> KernelNames + Send>;
 /// named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawEvent<'a> {
-    /// As [`Event::time_ns`].
+    /// Number of the machine it came from, as in [`Reading`].
+    pub machine: u16,
+    /// When, CLOCK_MONOTONIC of that machine, ns.
     pub time_ns: u64,
     /// As [`Event::netns_inum`].
     pub netns_inum: u32,
@@ -137,6 +139,11 @@ pub fn time_of(record: &[u8]) -> Option<u64> {
 }
 
 impl RawEvent<'_> {
+    /// When, by the clock of its machine.
+    pub fn reading(&self) -> Reading {
+        Reading { machine: self.machine, ns: self.time_ns }
+    }
+
     /// The same without a copy of the packet.
     pub fn borrowed(&self) -> RawEvent<'_> {
         RawEvent { kind: self.kind.clone(), data: Cow::Borrowed(&self.data), ..*self }
@@ -144,10 +151,22 @@ impl RawEvent<'_> {
 
     /// The same with a packet of its own.
     pub fn into_owned(self) -> RawEvent<'static> {
-        let Self { time_ns, netns_inum, ifindex, skb, len, gso, kind, l3_offset, protocol, data } =
-            self;
-        let data = Cow::Owned(data.into_owned());
-        RawEvent { time_ns, netns_inum, ifindex, skb, len, gso, kind, l3_offset, protocol, data }
+        let Self { machine, time_ns, netns_inum, ifindex, skb, len, gso, kind, .. } = self;
+        let (l3_offset, protocol) = (self.l3_offset, self.protocol);
+        let data = Cow::Owned(self.data.into_owned());
+        RawEvent {
+            machine,
+            time_ns,
+            netns_inum,
+            ifindex,
+            skb,
+            len,
+            gso,
+            kind,
+            l3_offset,
+            protocol,
+            data,
+        }
     }
 }
 
@@ -190,6 +209,7 @@ impl Unpacker {
             _ => return None,
         };
         Some(RawEvent {
+            machine: 0,
             time_ns: header.time_ns,
             netns_inum,
             ifindex: header.ifindex,
@@ -249,6 +269,8 @@ impl Parser {
         )?;
         Some(Event {
             time_ns: raw.time_ns,
+            error_ns: 0,
+            clock: raw.reading(),
             station: self.stations.get(&(raw.netns_inum, raw.ifindex)).copied(),
             netns_inum: raw.netns_inum,
             ifindex: raw.ifindex,

@@ -5,15 +5,17 @@ use serde::Serialize;
 
 use super::marks::Marks;
 use super::pcapng::Clock;
+use crate::correlate::Clocks;
 use crate::decode::{Parser, RawEvent};
 use crate::diagnose;
 use crate::model::{Body, Direction, DropInfo, EventKind, Hook, Role, Topology};
+use crate::record::Replay;
 use crate::report::{HeaderReport, OuterReport};
 
 /// A sighting.
 #[derive(Debug, Serialize)]
 struct Sighting<'a> {
-    /// Kernel time, ns.
+    /// Kernel time of the machine that traced, ns.
     time_ns: u64,
     /// Wall-clock time, RFC 3339.
     time: Option<String>,
@@ -51,29 +53,31 @@ pub struct Lines<'a> {
     parser: Parser,
     marks: &'a Marks,
     clock: Clock,
+    clocks: &'a Clocks,
 }
 
 impl<'a> Lines<'a> {
     /// For events of a recording over this topology.
-    pub fn new(topology: &'a Topology, marks: &'a Marks, header: &crate::record::Header) -> Self {
-        let parser = Parser::new(topology);
-        Self { topology, parser, marks, clock: Clock::of(header) }
+    pub fn new(topology: &'a Topology, marks: &'a Marks, replay: &'a Replay) -> Self {
+        let (clock, clocks) = (Clock::of(&replay.header), &replay.main.clocks);
+        Self { topology, parser: Parser::new(topology), marks, clock, clocks }
     }
 
     /// The line of an event, with its line feed; `None` when nothing can be told of its packet.
     pub fn line(&self, raw: RawEvent<'_>) -> Option<String> {
         let mark = self.marks.of(self.topology, &raw);
+        let time_ns = self.clocks.machine_0_at(raw.reading());
         let event = self.parser.parse(raw)?;
         let station = event.station.map(|id| self.topology.station(id));
         let owner = self.topology.owner(event.netns_inum);
-        let wall = i128::from(self.clock.wall_ns(event.time_ns));
+        let wall = i128::from(self.clock.wall_ns(time_ns));
         let (inner, outer) = diagnose::headers(&event.packet);
         let (hook, drop) = match &event.kind {
             EventKind::Hop(hook) => (Some(*hook), None),
             EventKind::Drop(info) => (None, Some(info.as_ref())),
         };
         let sighting = Sighting {
-            time_ns: event.time_ns,
+            time_ns,
             time: jiff::Timestamp::from_nanosecond(wall).ok().map(|t| t.to_string()),
             node: station.map(|s| s.node.as_str()).or(owner.map(|o| o.0)),
             pod: station.map_or(owner.and_then(|o| o.1), |s| s.pod.as_deref()),

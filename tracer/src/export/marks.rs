@@ -8,7 +8,7 @@ use crate::model::{
     Direction, EventKind, Hook, Journey, Outcome, Point, StationId, Topology, Trace,
 };
 
-/// A sighting at a station: station, way, time, skb.
+/// A sighting at a station: station, way, time of its machine, skb.
 type Sighting = (StationId, Hook, u64, u64);
 
 /// A packet as exports name it.
@@ -60,13 +60,13 @@ impl Marks {
                 missing_at: None,
             };
             for hop in &journey.hops {
-                let key = (hop.point.station, hop.point.hook, hop.time_ns, hop.skb);
+                let key = (hop.point.station, hop.point.hook, hop.clock.ns, hop.skb);
                 // A super-packet that carries several is told by the first.
                 self.hops.entry(key).or_insert(mark);
             }
             self.mark_last(topology, journey);
             if let Some(drop) = &journey.drop {
-                self.drops.insert((drop.time_ns, drop.netns_inum, drop.ifindex), mark);
+                self.drops.insert((drop.clock.ns, drop.netns_inum, drop.ifindex), mark);
             }
         }
     }
@@ -79,7 +79,7 @@ impl Marks {
         let path = topology.path(journey.direction);
         let at = path.iter().position(|point| *point == last.point);
         let next = at.and_then(|at| path.get(at + 1)).copied();
-        let key = (last.point.station, last.point.hook, last.time_ns, last.skb);
+        let key = (last.point.station, last.point.hook, last.clock.ns, last.skb);
         if let Some(mark) = self.hops.get_mut(&key) {
             mark.missing_at = next;
         }

@@ -166,7 +166,7 @@ fn events_are_as_their_schema_says() {
         let file = fixture(name);
         let replay = play(&file).unwrap();
         let marks = Marks::new([&replay.main]);
-        let lines = Lines::new(&replay.main.traces[0].1, &marks, &replay.header);
+        let lines = Lines::new(&replay.main.traces[0].1, &marks, &replay);
         let mut reader = Reader::new(Box::new(std::io::Cursor::new(file))).unwrap();
         scan(&mut reader, |event| -> anyhow::Result<()> {
             if let Some(line) = lines.line(event) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hook, Packet, StationId};
+use super::{Hook, Packet, Reading, StationId};
 
 /// GSO state of a super-packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,14 @@ pub enum EventKind {
 /// One decoded event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Kernel time, CLOCK_MONOTONIC of the machine it came from, ns.
+    /// When, ns: by the clock of its machine until [`crate::correlate::Clocks`] has placed it on the
+    /// axis that all machines have in common.
     pub time_ns: u64,
+    /// By how much that may be wrong at most against other machines' times, ns;
+    /// [`super::UNKNOWN_ERROR_NS`].
+    pub error_ns: u64,
+    /// When, by the clock of the machine it came from.
+    pub clock: Reading,
     /// Where; `None` when the interface is not a station (drops elsewhere, or without device).
     pub station: Option<StationId>,
     /// Inode of the namespace; 0 when unknown (a drop without device, route and socket).

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, DropInfo, Ip, Mac, Packet, Point, StationId};
+use super::{
+    Direction, DropInfo, Ip, Mac, NodeClock, Packet, Point, Reading, StationId, UNKNOWN_ERROR_NS,
+};
 
 /// Half-open range in the byte space in which a packet is followed: TCP sequence space for TCP
 /// data, datagram payload for everything else.
@@ -25,6 +27,11 @@ pub struct Hop {
     pub point: Point,
     /// When its first byte came by, ns.
     pub time_ns: u64,
+    /// The same by the clock of the machine where it was.
+    pub clock: Reading,
+    /// By how much `time_ns` may be wrong at most against other machines' times, ns;
+    /// [`UNKNOWN_ERROR_NS`].
+    pub error_ns: u64,
     /// When its last byte came by, ns.
     pub end_ns: u64,
     /// Frame length of the first skb, bytes.
@@ -41,11 +48,24 @@ pub struct Hop {
     pub skb: u64,
 }
 
+impl Hop {
+    /// By how much the time since another hop may be wrong at most, ns: not at all where one clock
+    /// told both.
+    pub fn error_since(&self, other: &Hop) -> u64 {
+        if self.clock.machine == other.clock.machine {
+            return 0;
+        }
+        self.error_ns.saturating_add(other.error_ns).min(UNKNOWN_ERROR_NS)
+    }
+}
+
 /// A drop event that belongs to a journey.
 #[derive(Clone, Debug)]
 pub struct JourneyDrop {
     /// When, ns.
     pub time_ns: u64,
+    /// The same by the clock of the machine where it was.
+    pub clock: Reading,
     /// Node, pod and namespace it happened in; `None` when the kernel did not say.
     pub netns_inum: u32,
     /// Interface that the skb named; not always where it was (skb->dev lies).
@@ -163,6 +183,8 @@ pub struct Trace {
     pub retransmitted: u64,
     /// Journeys that are second copies, kept and omitted ones.
     pub duplicated: u64,
+    /// The clock of every node.
+    pub clocks: Vec<NodeClock>,
 }
 
 /// Counts at one point for one direction.
@@ -183,4 +205,6 @@ pub struct HopStats {
     /// Time since the previous point of the same journey, ns: minimum, median, maximum; `None` at
     /// the first point.
     pub latency: Option<(u64, u64, u64)>,
+    /// By how much each of these may be wrong at most, ns; 0 where one clock told both times.
+    pub latency_error_ns: u64,
 }

@@ -1,6 +1,7 @@
 //! The vocabulary that every other module speaks: stations on a path, decoded packets, events,
 //! journeys. Values only: no I/O, no view.
 
+mod clock;
 mod ends;
 mod events;
 mod journeys;
@@ -8,6 +9,7 @@ mod observation;
 mod packets;
 mod topology;
 
+pub use clock::{NodeClock, Reading, RoundTrip, UNKNOWN_ERROR_NS};
 pub use ends::{Alias, End, Leads, Service};
 pub use events::{DropInfo, Event, EventKind, Gso};
 pub use journeys::{

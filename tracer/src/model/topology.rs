@@ -1,6 +1,6 @@
 //! Where the flow can pass: interfaces, planned paths, names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -175,6 +175,10 @@ pub struct Topology {
     /// Addresses that stand for those of the ends on a part of the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<Alias>,
+    /// Machines of nodes that are not on the one that podtrace runs on, which is 0; numbered as in
+    /// [`super::Reading`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub machines: BTreeMap<String, u16>,
     /// What could not be found out, one line each.
     pub gaps: Vec<String>,
 }
@@ -192,6 +196,11 @@ impl Topology {
             .position(|s| s.netns_inum == netns_inum && s.ifindex == ifindex)
             .and_then(|i| u16::try_from(i).ok())
             .map(StationId)
+    }
+
+    /// Number of the machine that a node is on.
+    pub fn machine(&self, node: &str) -> u16 {
+        self.machines.get(node).copied().unwrap_or(0)
     }
 
     /// The planned path of a direction.

@@ -80,6 +80,8 @@ pub fn rewrite(reader: &mut Reader, target: Target) -> Result<(), RewriteError> 
             Record::Unknown(_) => continue,
             harmless @ (Record::Batch(_)
             | Record::Idle(())
+            | Record::Reached(_)
+            | Record::Clock(_)
             | Record::Closed(_)
             | Record::Loss(_)) => harmless,
         };
@@ -138,8 +140,18 @@ impl Mask {
 
     fn topology(&mut self, topology: Topology) -> Topology {
         // Every field by name: one that is new must not slip through.
-        let Topology { src, dst, mut stations, forward, reply, names, vxlan_ports, aliases, gaps } =
-            topology;
+        let Topology {
+            src,
+            dst,
+            mut stations,
+            forward,
+            reply,
+            names,
+            vxlan_ports,
+            aliases,
+            machines,
+            gaps,
+        } = topology;
         for station in &mut stations {
             station.node = self.name(&station.node, "node");
             station.pod = station.pod.take().map(|pod| self.name(&pod, "pod"));
@@ -167,6 +179,10 @@ impl Mask {
             aliases: aliases
                 .into_iter()
                 .map(|alias| Alias { ip: self.ip(alias.ip), real: self.ip(alias.real), ..alias })
+                .collect(),
+            machines: machines
+                .into_iter()
+                .map(|(node, machine)| (self.name(&node, "node"), machine))
                 .collect(),
             gaps: gaps.iter().map(|gap| self.text(gap)).collect(),
         }

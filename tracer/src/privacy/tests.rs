@@ -101,7 +101,7 @@ fn exports(file: &[u8], replay: &Replay) -> Vec<String> {
     crate::record::scan(&mut reader(), each).unwrap();
     export.finish(&mut packets, replay).unwrap();
     let mut lines = String::new();
-    let source = Lines::new(&replay.main.traces[0].1, &marks, &replay.header);
+    let source = Lines::new(&replay.main.traces[0].1, &marks, replay);
     crate::record::scan(&mut reader(), |event| -> anyhow::Result<()> {
         lines.extend(source.line(event));
         Ok(())

@@ -10,7 +10,10 @@ use crate::model::{DropInfo, EventKind, Gso, Hook};
 /// A raw event as it stands in the file; see [`RawEvent`] for the meaning of the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord<'a> {
-    /// Kernel time, ns.
+    /// Number of the machine.
+    #[serde(default, skip_serializing_if = "is_first")]
+    m: u16,
+    /// Kernel time there, ns.
     t: u64,
     /// Inode of the namespace.
     ns: u32,
@@ -37,6 +40,10 @@ pub struct EventRecord<'a> {
     /// The packet, hexadecimal.
     #[serde(borrow)]
     data: Cow<'a, str>,
+}
+
+fn is_first(machine: &u16) -> bool {
+    *machine == 0
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -73,6 +80,7 @@ impl EventRecord<'static> {
             EventKind::Drop(info) => (None, Some(info)),
         };
         Self {
+            m: event.machine,
             t: event.time_ns,
             ns: event.netns_inum,
             ifindex: event.ifindex,
@@ -97,6 +105,7 @@ impl EventRecord<'_> {
             _ => return Err("an event has either a hook or a drop"),
         };
         Ok(RawEvent {
+            machine: self.m,
             time_ns: self.t,
             netns_inum: self.ns,
             ifindex: self.ifindex,

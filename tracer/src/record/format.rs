@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::event::EventRecord;
 use crate::expect::Family;
 use crate::facts::PathFacts;
-use crate::model::{Loss, Observation, Topology};
+use crate::model::{Loss, Observation, RoundTrip, Topology};
 use crate::report::Verdict;
 
 /// The value of [`Header::schema`] that is written.
@@ -29,6 +29,10 @@ pub enum Record<'a> {
     Batch(u64),
     /// Nothing was on its way any more.
     Idle(()),
+    /// Everything that a machine will have seen up to this reading of its clock is in the file.
+    Reached(Reached),
+    /// A machine's clock was read.
+    Clock(RoundTrip),
     /// Kernel time after which new packets do not count, ns.
     Closed(u64),
     /// A stage of the trace is over; the observation is about it. What follows belongs to the next.
@@ -162,6 +166,17 @@ pub enum StageKind {
     Unknown,
 }
 
+/// Until when the events of a machine are complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Number of the machine.
+    #[serde(rename = "m")]
+    pub machine: u16,
+    /// CLOCK_MONOTONIC there, ns; `None`: nothing comes from it any more.
+    #[serde(rename = "t")]
+    pub until_ns: Option<u64>,
+}
+
 /// What was lost so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -213,6 +228,8 @@ impl<'de: 'a, 'a> serde::de::Visitor<'de> for Line<'a> {
                 Record::Idle(())
             }
             "closed" => Record::Closed(map.next_value()?),
+            "reached" => Record::Reached(map.next_value()?),
+            "clock" => Record::Clock(map.next_value()?),
             "header" => Record::Header(map.next_value()?),
             "topology" => Record::Topology(map.next_value()?),
             "facts" => Record::Facts(map.next_value()?),

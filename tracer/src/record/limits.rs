@@ -14,6 +14,8 @@ pub const BATCH: usize = 65_536;
 pub const WINDOW_LOG: u32 = 23;
 /// Interfaces of a topology.
 pub const STATIONS: usize = 4096;
+/// Machines.
+pub const MACHINES: usize = 256;
 /// Steps of a planned path.
 pub const PATH: usize = 4096;
 /// Bytes of a name: node, pod, interface, namespace, function, drop reason.
@@ -50,8 +52,18 @@ fn station(station: &Station) -> Checked {
     name(&station.name, "an interface's name")
 }
 
+/// Whether a machine's number is within bounds.
+pub(crate) fn machine(number: u16) -> Checked {
+    if usize::from(number) < MACHINES {
+        Ok(())
+    } else {
+        Err(format!("machine {number}; at most {MACHINES} are allowed"))
+    }
+}
+
 /// Whether a header is within bounds.
 pub(super) fn header(header: &Header) -> Checked {
+    count(header.machines.len(), MACHINES, "machines")?;
     for machine in &header.machines {
         name(&machine.kernel, "a kernel release")?;
     }
@@ -64,6 +76,11 @@ pub(crate) fn topology(topology: &Topology) -> Checked {
     count(topology.stations.len(), STATIONS, "interfaces")?;
     topology.stations.iter().try_for_each(station)?;
     topology.src.iter().chain(&topology.dst).try_for_each(end)?;
+    count(topology.machines.len(), STATIONS, "nodes")?;
+    for (node, number) in &topology.machines {
+        name(node, "a node's name")?;
+        machine(*number)?;
+    }
     for path in [&topology.forward, &topology.reply] {
         count(path.len(), PATH, "steps of a path")?;
         if path.iter().any(|point| usize::from(point.station.0) >= topology.stations.len()) {
@@ -80,6 +97,7 @@ pub(crate) fn topology(topology: &Topology) -> Checked {
 
 /// Whether an event is within bounds, beyond those of its line.
 pub(crate) fn event(event: &RawEvent<'_>) -> Checked {
+    machine(event.machine)?;
     if let EventKind::Drop(info) = &event.kind {
         count(info.stack.len(), STACK, "frames of a stack")?;
         name(&info.reason, "a reason")?;

@@ -22,8 +22,8 @@ mod writer;
 
 pub(crate) use event::EventRecord;
 pub use format::{
-    Clock, End, Facts, FamilyTopology, Header, Losses, Machine, Observed, Record, SCHEMA, Stage,
-    StageKind, When,
+    Clock, End, Facts, FamilyTopology, Header, Losses, Machine, Observed, Reached, Record, SCHEMA,
+    Stage, StageKind, When,
 };
 pub(crate) use limits::event as check_event;
 pub use reader::{Next, ReadError, Reader};

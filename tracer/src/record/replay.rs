@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::format::{End, Facts, Header, Losses, Observed, Record, Stage, StageKind, When};
+use super::format::{
+    End, Facts, Header, Losses, Observed, Reached, Record, Stage, StageKind, When,
+};
 use super::reader::{Next, ReadError, Reader};
 use super::{SCHEMA, limits};
 use crate::analysis::{self, Analysis, Analyzed, Large, State};
@@ -10,7 +12,7 @@ use crate::decode::{Parser, RawEvent};
 use crate::diagnose::Meta;
 use crate::expect::Family;
 use crate::facts::PathFacts;
-use crate::model::{Event, Loss, Topology};
+use crate::model::{Event, Loss, Reading, Topology};
 use crate::report::Report;
 
 /// Unknown kinds of records that are told apart.
@@ -53,6 +55,8 @@ struct Player {
     end: Option<End>,
     /// From the first event of a stage on.
     running: Option<(Analysis, Parser)>,
+    /// For the next stage.
+    next: Option<Analysis>,
     main: Option<Analyzed>,
     /// How long the main stage took.
     duration_ns: u64,
@@ -75,7 +79,7 @@ pub fn replay(reader: &mut Reader) -> Result<Replay, ReadError> {
     read(Player::default(), reader).map(|(replay, _)| replay)
 }
 
-/// The same, with every event that could be decoded.
+/// The same, with every event that could be decoded, all with the time of machine 0.
 ///
 /// # Errors
 /// As [`replay`].
@@ -95,9 +99,13 @@ fn read(mut player: Player, reader: &mut Reader) -> Result<(Replay, Vec<Event>),
         player.take(record).map_err(|wrong| wrong.at(number))?;
     };
     let number = reader.number();
-    let events = player.kept.take().unwrap_or_default();
+    let mut events = player.kept.take().unwrap_or_default();
     let replay =
         player.finish(cut.map(|reason| (number, reason))).map_err(|wrong| wrong.at(number))?;
+    for event in &mut events {
+        event.time_ns = replay.main.clocks.machine_0_at(event.clock);
+        event.clock = Reading { machine: 0, ns: event.time_ns };
+    }
     Ok((replay, events))
 }
 
@@ -151,6 +159,15 @@ impl Player {
             Record::Idle(()) => {
                 self.hand_on_rest()?;
                 self.running()?.push(Vec::new());
+            }
+            Record::Reached(Reached { machine, until_ns }) => {
+                limits::machine(machine)?;
+                self.hand_on_rest()?;
+                self.running()?.reached(machine, until_ns);
+            }
+            Record::Clock(trip) => {
+                limits::machine(trip.reading.machine)?;
+                self.running()?.round_trip(&trip);
             }
             Record::Closed(closed_ns) => {
                 self.observed.observation.closed_ns = Some(closed_ns);
@@ -222,7 +239,8 @@ impl Player {
                 };
                 let parser = Parser::new(first);
                 let topologies = self.topologies.iter().map(|(f, t)| (*f, Arc::clone(t)));
-                let mut analysis = Analysis::new(topologies);
+                let next = self.next.take();
+                let mut analysis = next.unwrap_or_else(|| Analysis::new(topologies));
                 analysis.arm(self.observed.observation.armed_ns);
                 (analysis, parser)
             }
@@ -261,6 +279,7 @@ impl Player {
         self.hand_on_rest()?;
         self.running()?;
         let Some((analysis, _)) = self.running.take() else { return Ok(()) };
+        self.next = Some(analysis.again());
         let Observed { duration_ns, observation } = stage.observed;
         match (stage.kind, stage.mtu) {
             (StageKind::Main, _) if self.main.is_none() => {

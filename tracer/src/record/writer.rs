@@ -13,10 +13,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::event::EventRecord;
-use super::format::{Header, Losses, Record};
+use super::format::{Header, Losses, Reached, Record};
 use super::limits;
 use crate::decode::{Batch, RawEvent, Unpacker};
-use crate::model::Loss;
+use crate::model::{Loss, RoundTrip};
 
 /// Bytes of records that make a zstd frame.
 const FRAME: usize = 1 << 20;
@@ -209,6 +209,16 @@ impl Recorder {
         if std::mem::take(&mut self.batches) {
             self.record(&Record::Idle(()));
         }
+    }
+
+    /// The analysis is told until when the events of a machine are complete.
+    pub fn reached(&mut self, machine: u16, until_ns: Option<u64>) {
+        self.record(&Record::Reached(Reached { machine, until_ns }));
+    }
+
+    /// The analysis is told of a reading of a machine's clock.
+    pub fn clock(&mut self, trip: &RoundTrip) {
+        self.record(&Record::Clock(*trip));
     }
 
     /// The analysis is told that what begins later does not count.

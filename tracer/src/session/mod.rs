@@ -433,7 +433,9 @@ impl Session {
             vanished: self.observation.vanished.clone(),
             ..Observation::default()
         };
-        let over = std::mem::replace(&mut self.analysis, analysis(&self.paths, next.armed_ns));
+        let again = self.analysis.again();
+        let over = std::mem::replace(&mut self.analysis, again);
+        self.analysis.arm(next.armed_ns);
         let observation = std::mem::replace(&mut self.observation, next);
         self.record_observation();
         Ok(over.finish(observation))

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use blocks::{Block, ETHERNET, RAW, option};
 
 use super::marks::{Mark, Marks};
+use crate::correlate::Clocks;
 use crate::decode::RawEvent;
 use crate::model::{DropInfo, EventKind, Hook, Outcome, Role, Station, Topology};
 use crate::record::{Header, Replay};
@@ -34,6 +35,7 @@ pub struct Pcapng<'a> {
     marks: &'a Marks,
     journeys: HashMap<u64, &'a JourneyReport>,
     clock: Clock,
+    clocks: &'a Clocks,
     /// Interface number of the station at this index; `None`: not exported.
     stations: Vec<Option<u32>>,
     others: HashMap<(u32, u32), u32>,
@@ -105,6 +107,7 @@ impl<'a> Pcapng<'a> {
             marks,
             journeys: HashMap::new(),
             clock: Clock::of(&replay.header),
+            clocks: &replay.main.clocks,
             stations: vec![None; topology.stations.len()],
             others: HashMap::new(),
             counts: Vec::new(),
@@ -243,7 +246,7 @@ impl<'a> Pcapng<'a> {
     pub fn event(&mut self, out: &mut dyn Write, event: &RawEvent<'_>) -> io::Result<()> {
         let Some((interface, ethernet)) = self.interface_of(out, event)? else { return Ok(()) };
         let (data, len, made_up) = frame(event, ethernet);
-        let ns = self.clock.wall_ns(event.time_ns);
+        let ns = self.clock.wall_ns(self.clocks.machine_0_at(event.reading()));
         let (first, last) = self.span.unwrap_or((ns, ns));
         self.span = Some((first.min(ns), last.max(ns)));
         if let Some(count) = self.counts.get_mut(interface as usize) {
