@@ -164,7 +164,12 @@ fn kernel_reasons_without_a_table_entry_have_their_causes() {
     tape.dropped(&lowered, Forward, 2, NODE_A, info("IP_INHDR", "ip_forward", &[]), at);
     let report = diagnose(&tape, &tape.observation());
     assert_eq!(cause(&report), "route.ttl-expired");
-    assert!(report.verdict.summary.contains("lowers the packet's TTL from 64 to 1"));
+    assert!(
+        report
+            .verdict
+            .summary
+            .contains("lowers the packet's TTL from 64 to 1 behind A.cni0 ingress")
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{Cause, Explanation, likely, told};
 use crate::diagnose::Case;
 use crate::diagnose::death::Death;
+use crate::diagnose::text::point_text;
 use crate::model::L4;
 
 pub(super) const CAUSES: &[Cause] = &[
@@ -116,25 +117,27 @@ fn ttl(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let example = death.example?;
     (ran_out(death) && !example.looped).then(|| {
         let first = example.hops.first().and_then(|h| case.ttl(&h.packet));
-        // Between the last hop and the decision to forward, only a rule changes it.
-        let last = example.hops.last().and_then(|h| case.ttl(&h.packet));
-        let died = death.drop().and_then(|d| case.ttl(&d.packet));
-        if let (Some(last), Some(died)) = (last, died)
-            && died < last
-        {
-            let mut explanation = told(
+        // Forwarding takes one; what takes more is a rule.
+        let seen = example.hops.iter().map(|h| (Some(h.point), case.ttl(&h.packet)));
+        let died = death.drop().map(|d| (None, case.ttl(&d.packet)));
+        let all: Vec<_> = seen.chain(died).filter_map(|(at, ttl)| Some((at, ttl?))).collect();
+        let fell = all.windows(2).find_map(|pair| match pair {
+            [(Some(at), from), (_, to)] if *to < from.saturating_sub(1) => Some((*at, *from, *to)),
+            _ => None,
+        });
+        if let Some((at, from, to)) = fell {
+            return told(
                 format!(
-                    "{} lowers the packet's TTL from {last} to {died}, and then cannot forward it",
+                    "Something lowers the packet's TTL from {from} to {to} behind {}, and {} cannot \
+                     forward it any more",
+                    point_text(case.topology, at),
                     case.where_words(death)
                 ),
                 &[
-                    "iptables-save -t mangle | grep -w -e TTL -e HL; nft list ruleset | grep -e 'ttl set' -e 'hoplimit set'".to_owned(),
+                    "iptables-save -t mangle | grep -w -e TTL -e HL".to_owned(),
+                    "nft list ruleset | grep -e 'ttl set' -e 'hoplimit set'".to_owned(),
                 ],
             );
-            explanation
-                .evidence
-                .push(format!("TTL {last} when it was seen last, {died} when it was dropped"));
-            return explanation;
         }
         let sent = first.map_or_else(String::new, |ttl| format!(" (it was sent with {ttl})"));
         told(
