@@ -1,8 +1,8 @@
 //! Endpoints: from what the user typed to a node, a namespace and addresses.
 //!
-//! Enters: `A.a`, `shop/web`, `web` or an address, and the inventory if there is one. Leaves: a
-//! [`Resolved`] end with its namespaces open. Understanding the text ([`name`]) is pure; finding
-//! namespaces ([`search`]) asks the kernel.
+//! Enters: `A.a`, `shop/web`, `web` or an address, and the nodes that there are. Leaves: a
+//! [`Resolved`] end with its namespaces held open. Understanding the text ([`name`]) is pure; finding
+//! namespaces ([`search`]) asks the nodes.
 
 mod name;
 mod search;
@@ -12,17 +12,17 @@ mod tests;
 use std::io;
 use std::net::IpAddr;
 
-use crate::inventory::{Inventory, Node, Place, Pod};
+use crate::inventory::{Node, Place, Pod};
 use crate::model::End;
-use crate::netns::Netns;
+use crate::node::{Locate, Namespace, NodeError, Nodes};
 
-/// A node that can be observed here.
+/// A node that can be observed.
 #[derive(Clone, Debug)]
 pub struct NodeHandle {
     /// Name.
     pub name: String,
     /// Its own namespace.
-    pub netns: Netns,
+    pub netns: Namespace,
 }
 
 /// An end of the trace, found.
@@ -31,7 +31,7 @@ pub struct Resolved {
     /// What it is called and which addresses it has.
     pub end: End,
     /// The pod's namespace; the node's own when the address is the node's.
-    pub pod_netns: Netns,
+    pub pod_netns: Namespace,
     /// The node it is on.
     pub node: NodeHandle,
     /// The node that translates a service address to it.
@@ -114,16 +114,15 @@ pub enum EndpointError {
         /// Which.
         name: String,
     },
-    /// The node is on another machine.
-    #[error(
-        "node {node} is on another machine ({agent}); remote nodes are not supported yet, run \
-         podtrace where the node's network namespace is"
-    )]
-    Remote {
+    /// The node is on another machine, and its agent did not do what it was asked.
+    #[error("node {node} ({agent})")]
+    Agent {
         /// Node.
         node: String,
         /// Its agent.
         agent: String,
+        /// Why.
+        source: NodeError,
     },
     /// A namespace that the inventory names does not open.
     #[error("cannot open network namespace {netns:?} of {whose}{}", hint(source))]
@@ -162,7 +161,10 @@ impl EndpointError {
     /// Whether the user has to type something else (exit status 2), rather than podtrace having
     /// failed (exit status 1).
     pub fn is_usage(&self) -> bool {
-        !matches!(self, Self::Open { .. } | Self::Search { .. } | Self::NoNode { .. })
+        !matches!(
+            self,
+            Self::Open { .. } | Self::Search { .. } | Self::NoNode { .. } | Self::Agent { .. }
+        )
     }
 }
 
@@ -182,16 +184,16 @@ fn hint(source: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// See [`EndpointError`].
-pub fn resolve(text: &str, inventory: Option<&Inventory>) -> Result<Resolved, EndpointError> {
-    match name::understand(text, inventory)? {
-        name::Target::Pod(node, found, None) => pod(node, found),
+pub fn resolve(text: &str, nodes: &Nodes) -> Result<Resolved, EndpointError> {
+    match name::understand(text, nodes.inventory())? {
+        name::Target::Pod(node, found, None) => pod(nodes, node, found),
         name::Target::Pod(node, found, Some(ip)) => {
-            let mut resolved = pod(node, found)?;
+            let mut resolved = pod(nodes, node, found)?;
             // Who types an address means that address.
             resolved.end.ips = vec![ip];
             Ok(resolved)
         }
-        name::Target::Address(ip) => search::by_address(ip, inventory),
+        name::Target::Address(ip) => search::by_address(ip, nodes),
     }
 }
 
@@ -199,18 +201,9 @@ pub fn resolve(text: &str, inventory: Option<&Inventory>) -> Result<Resolved, En
 ///
 /// # Errors
 /// When its node or its namespace cannot be opened.
-pub fn pod(node: &Node, pod: &Pod) -> Result<Resolved, EndpointError> {
-    let netns = node_netns(node)?;
-    let pod_netns = pod_netns(node, pod, &netns)?;
-    let ips = if pod.ips.is_empty() {
-        search::addresses(&pod_netns).map_err(|source| EndpointError::Open {
-            whose: format!("pod {}", label(node, pod)),
-            netns: pod_netns.name().to_owned(),
-            source,
-        })?
-    } else {
-        pod.ips.clone()
-    };
+pub fn pod(nodes: &Nodes, node: &Node, pod: &Pod) -> Result<Resolved, EndpointError> {
+    let netns = node_netns(nodes, node)?;
+    let (pod_netns, ips) = pod_netns(node, pod, &netns)?;
     Ok(Resolved {
         end: End {
             name: label(node, pod),
@@ -243,42 +236,74 @@ pub fn distinct(src: &Resolved, dst: &Resolved) -> Result<(), EndpointError> {
     Err(EndpointError::Same { what, name: name.clone() })
 }
 
-/// Opens a node's own namespace.
+/// Finds a node's own namespace.
 ///
 /// # Errors
-/// When it is on another machine, or not there.
-pub fn node_netns(node: &Node) -> Result<Netns, EndpointError> {
-    match &node.place {
-        Place::Netns(netns) => open(&format!("node {}", node.name), netns),
-        Place::Agent(agent) => {
-            Err(EndpointError::Remote { node: node.name.clone(), agent: agent.clone() })
-        }
-    }
+/// When it is not there, or its agent does not answer.
+pub fn node_netns(nodes: &Nodes, node: &Node) -> Result<Namespace, EndpointError> {
+    let name = match &node.place {
+        Place::Netns(netns) => Some(netns.clone()),
+        Place::Agent(_) => None,
+    };
+    let found = nodes.site(node).and_then(|site| site.find(&Locate::Node(name)));
+    found.map(|(namespace, _)| namespace).map_err(|e| wrong(node, e))
 }
 
-/// Opens a pod's namespace: the one the inventory names, else the one that has its address and
-/// leads to `node`.
+/// Finds a pod's namespace, with the pod's addresses: the one that the inventory names, else the one
+/// that has its address and leads to `node`.
 ///
 /// # Errors
 /// When it is not there, or cannot be searched for.
-pub fn pod_netns(node: &Node, pod: &Pod, node_netns: &Netns) -> Result<Netns, EndpointError> {
-    match (&pod.netns, pod.ips.first()) {
-        (Some(netns), _) => open(&format!("pod {}", label(node, pod)), netns),
-        (None, Some(ip)) => search::pod_of_node(*ip, node_netns),
-        (None, None) => Err(EndpointError::PodOnNode {
-            pod: pod.name.clone(),
-            node: node.name.clone(),
-            near: None,
+pub fn pod_netns(
+    node: &Node,
+    pod: &Pod,
+    node_netns: &Namespace,
+) -> Result<(Namespace, Vec<IpAddr>), EndpointError> {
+    if pod.netns.is_none() && pod.ips.is_empty() {
+        let (pod, node) = (pod.name.clone(), node.name.clone());
+        return Err(EndpointError::PodOnNode { pod, node, near: None });
+    }
+    let wanted =
+        Locate::Pod { node: node_netns.inum(), netns: pod.netns.clone(), ips: pod.ips.clone() };
+    match node_netns.site.find(&wanted) {
+        Ok((namespace, located)) => Ok((namespace, located.ips)),
+        Err(NodeError::Netns { netns, cause }) => Err(EndpointError::Open {
+            whose: format!("pod {}", label(node, pod)),
+            netns,
+            source: cause.into(),
         }),
+        Err(error) => Err(wrong(node, error)),
     }
 }
 
-fn open(whose: &str, netns: &str) -> Result<Netns, EndpointError> {
-    Netns::open(netns).map_err(|source| EndpointError::Open {
-        whose: whose.to_owned(),
-        netns: netns.to_owned(),
-        source,
-    })
+/// What a node's error means for who looks for an end.
+fn wrong(node: &Node, error: NodeError) -> EndpointError {
+    let here = |error| match error {
+        NodeError::Netns { netns, cause } => EndpointError::Open {
+            whose: format!("node {}", node.name),
+            netns,
+            source: cause.into(),
+        },
+        NodeError::Search { ip, cause } => EndpointError::Search { ip, source: cause.into() },
+        NodeError::NoAddress(ip) => EndpointError::Address(ip),
+        NodeError::Ambiguous { ip, namespaces } => {
+            EndpointError::AddressAmbiguous { ip, namespaces }
+        }
+        NodeError::NoNode { ip, netns, interface } => {
+            EndpointError::NoNode { ip, netns, interface }
+        }
+        other => EndpointError::Open {
+            whose: format!("node {}", node.name),
+            netns: String::new(),
+            source: io::Error::other(other),
+        },
+    };
+    match &node.place {
+        Place::Netns(_) => here(error),
+        Place::Agent(agent) => {
+            EndpointError::Agent { node: node.name.clone(), agent: agent.clone(), source: error }
+        }
+    }
 }
 
 /// `A.a`

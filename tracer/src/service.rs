@@ -12,9 +12,9 @@ use anyhow::{Context, Result};
 
 use crate::endpoint::{self, EndpointError, NodeHandle, Resolved};
 use crate::expect::translate::{Target, Wanted, ports, targets};
-use crate::facts::{self, NetnsFacts};
-use crate::inventory::Inventory;
+use crate::facts::NetnsFacts;
 use crate::model::{End, Leads, Service};
+use crate::node::{Depth, Nodes};
 use crate::session::SpecError;
 
 /// The flow that is asked for, as far as it decides on a translation.
@@ -41,14 +41,9 @@ pub struct Destination {
 ///
 /// # Errors
 /// When nothing is found, or the state of the node that should translate cannot be read.
-pub fn destination(
-    text: &str,
-    src: &Resolved,
-    flow: Flow,
-    inventory: Option<&Inventory>,
-) -> Result<Destination> {
+pub fn destination(text: &str, src: &Resolved, flow: Flow, nodes: &Nodes) -> Result<Destination> {
     let plain = |resolved| Destination { resolved, notes: Vec::new() };
-    match endpoint::resolve(text, inventory) {
+    match endpoint::resolve(text, nodes) {
         // Only a node's own address with a port can be more than it is.
         Ok(found) => {
             let own = found.pod_netns.inum() == found.node.netns.inum();
@@ -56,14 +51,14 @@ pub fn destination(
                 return Ok(plain(found));
             };
             let handle = found.node.clone();
-            Ok(behind(ip, src, handle, flow, inventory)?.unwrap_or_else(|| plain(found)))
+            Ok(behind(ip, src, handle, flow, nodes)?.unwrap_or_else(|| plain(found)))
         }
         Err(EndpointError::Address(ip)) => {
             let handle = src.node.clone();
-            match behind(ip, src, handle, flow, inventory)? {
+            match behind(ip, src, handle, flow, nodes)? {
                 Some(found) => Ok(found),
                 // Missing on a pod network: that is a pod's address, not a service's.
-                None if home_of(ip, &src.node, inventory).is_some() => {
+                None if home_of(ip, &src.node, nodes).is_some() => {
                     Err(EndpointError::Address(ip).into())
                 }
                 None => Ok(plain(nowhere(ip, src, flow))),
@@ -79,12 +74,14 @@ fn behind(
     src: &Resolved,
     node: NodeHandle,
     flow: Flow,
-    inventory: Option<&Inventory>,
+    nodes: &Nodes,
 ) -> Result<Option<Destination>> {
     let Some(source) = src.end.ips.iter().copied().find(|own| own.is_ipv4() == ip.is_ipv4()) else {
         return Ok(None);
     };
-    let state = facts::translations(&node.netns, &[source, ip])
+    let state = node
+        .netns
+        .read(Depth::Translations, &[source, ip])
         .with_context(|| format!("cannot read how node {} translates {ip}", node.name))?;
     let flow = with_port(ip, flow, &state)?;
     let wanted = Wanted { src: source, dst: ip, proto: flow.proto, port: flow.port };
@@ -92,7 +89,7 @@ fn behind(
     all.retain(|t| !(flow.probe && t.leads == Leads::Tracked));
     let Some(first) = all.first() else { return Ok(None) };
     let found =
-        all.iter().find_map(|t| Some((t, endpoint::resolve(&t.ip.to_string(), inventory).ok()?)));
+        all.iter().find_map(|t| Some((t, endpoint::resolve(&t.ip.to_string(), nodes).ok()?)));
     // A tracked connection decides, whatever it leads to.
     let (target, resolved) = match found {
         Some((target, resolved)) if first.leads != Leads::Tracked || target == first => {
@@ -118,7 +115,7 @@ fn behind(
     let mut resolved = match resolved {
         Some(resolved) => resolved,
         None => {
-            let home = home_of(target.ip, &node, inventory).unwrap_or_else(|| node.clone());
+            let home = home_of(target.ip, &node, nodes).unwrap_or_else(|| node.clone());
             on_node(target.ip.to_string(), target.ip, home)
         }
     };
@@ -173,12 +170,12 @@ fn choice(target: &Target, service: &Service, to: &Resolved) -> Vec<String> {
 }
 
 /// The node whose bridge has the network of a pod's address: `first`, or one of the inventory.
-fn home_of(ip: IpAddr, first: &NodeHandle, inventory: Option<&Inventory>) -> Option<NodeHandle> {
+fn home_of(ip: IpAddr, first: &NodeHandle, nodes: &Nodes) -> Option<NodeHandle> {
     let has = |node: &NodeHandle| {
-        facts::snapshot(&node.netns, &[]).is_ok_and(|facts| facts.bridge_of(ip).is_some())
+        node.netns.read(Depth::Tables, &[]).is_ok_and(|facts| facts.bridge_of(ip).is_some())
     };
-    let others = inventory.into_iter().flat_map(|i| &i.nodes).filter_map(|n| {
-        let netns = endpoint::node_netns(n).ok()?;
+    let others = nodes.inventory().into_iter().flat_map(|i| &i.nodes).filter_map(|n| {
+        let netns = endpoint::node_netns(nodes, n).ok()?;
         Some(NodeHandle { name: n.name.clone(), netns })
     });
     [first.clone()].into_iter().chain(others).find(has)

@@ -15,6 +15,7 @@ use tracer::facts::{
     recollect,
 };
 use tracer::inventory::Inventory;
+use tracer::node::Nodes;
 
 /// Runs a command in a part of the lab.
 fn run(lab: &TestLab, target: &str, command: &str) -> (bool, String) {
@@ -32,8 +33,9 @@ fn must(lab: &TestLab, target: &str, command: &str) -> String {
 
 fn collect(lab: &TestLab) -> Collected<PathFacts> {
     let inventory = Inventory::load(Some(&lab.inventory_path())).expect("inventory");
-    let end = |name| endpoint::resolve(name, inventory.as_ref()).expect("endpoint");
-    facts::collect(inventory.as_ref(), &end("A.a"), &end("B.b")).expect("facts")
+    let nodes = Nodes::new(inventory);
+    let end = |name| endpoint::resolve(name, &nodes).expect("endpoint");
+    facts::collect(&nodes, &end("A.a"), &end("B.b")).expect("facts")
 }
 
 fn node<'a>(facts: &'a PathFacts, name: &str) -> &'a NetnsFacts {

@@ -15,6 +15,7 @@ use crate::export::text;
 use crate::facts;
 use crate::inventory::Inventory;
 use crate::model::Direction;
+use crate::node::Nodes;
 use crate::probe::Proto;
 use crate::service;
 
@@ -95,17 +96,17 @@ impl CheckArgs {
     }
 
     fn audit(&self) -> anyhow::Result<Audit> {
-        let inventory = Inventory::load(self.inventory.as_deref())?;
-        let src = endpoint::resolve(&self.src, inventory.as_ref())?;
+        let nodes = Nodes::new(Inventory::load(self.inventory.as_deref())?);
+        let src = endpoint::resolve(&self.src, &nodes)?;
         let of = service::Flow { proto: self.protocol(), port: self.port, probe: true };
-        let dst = service::destination(&self.dst, &src, of, inventory.as_ref())?.resolved;
+        let dst = service::destination(&self.dst, &src, of, &nodes)?.resolved;
         endpoint::distinct(&src, &dst)?;
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Family::V4,
             (_, true) => Family::V6,
             _ => Family::common(&src.end, &dst.end)?,
         };
-        let facts = facts::collect(inventory.as_ref(), &src, &dst)?.facts;
+        let facts = facts::collect(&nodes, &src, &dst)?.facts;
         let topology = expect::topology(&facts, family)?;
         let mut flow = self.flow(family);
         let service = topology.dst.as_ref().and_then(|e| e.service.as_ref());

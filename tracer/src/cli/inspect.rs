@@ -15,6 +15,7 @@ use crate::expect::{self, Classified, Family};
 use crate::facts::{self, Space, SpaceKind};
 use crate::inventory::{Inventory, InventoryError, Place};
 use crate::model::{Role, Station};
+use crate::node::Nodes;
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -117,8 +118,8 @@ impl InterfacesArgs {
     pub fn run(self) -> anyhow::Result<u8> {
         let inventory = Inventory::load(self.common.inventory.as_deref())?;
         let shown = match (&self.src, &self.dst) {
-            (Some(src), Some(dst)) => between(inventory.as_ref(), src, dst)?,
-            _ => everything(&required(inventory)?),
+            (Some(src), Some(dst)) => between(&Nodes::new(inventory), src, dst)?,
+            _ => everything(&Nodes::new(Some(required(inventory)?))),
         };
         print(self.common.format, &shown, interfaces_text)
     }
@@ -131,10 +132,11 @@ impl PodsArgs {
     /// When there is no inventory, or a wrong one.
     pub fn run(self) -> anyhow::Result<u8> {
         let inventory = required(Inventory::load(self.common.inventory.as_deref())?)?;
+        let nodes = Nodes::new(Some(inventory.clone()));
         let rows: Vec<_> = inventory
             .pods()
             .map(|(node, pod)| {
-                let (found, problem) = split(endpoint::pod(node, pod));
+                let (found, problem) = split(endpoint::pod(&nodes, node, pod));
                 let ips = found.as_ref().map_or(&pod.ips, |f| &f.end.ips);
                 PodRow {
                     name: pod.name.clone(),
@@ -169,11 +171,12 @@ impl NodesArgs {
     /// When there is no inventory, or a wrong one.
     pub fn run(self) -> anyhow::Result<u8> {
         let inventory = required(Inventory::load(self.common.inventory.as_deref())?)?;
+        let nodes = Nodes::new(Some(inventory.clone()));
         let rows: Vec<_> = inventory
             .nodes
             .iter()
             .map(|node| {
-                let (found, problem) = split(endpoint::node_netns(node));
+                let (found, problem) = split(endpoint::node_netns(&nodes, node));
                 let (netns, agent) = match &node.place {
                     Place::Netns(netns) => (Some(netns.clone()), None),
                     Place::Agent(agent) => (None, Some(agent.clone())),
@@ -212,11 +215,11 @@ fn required(inventory: Option<Inventory>) -> Result<Inventory, InventoryError> {
 }
 
 /// The stations between two ends.
-fn between(inventory: Option<&Inventory>, src: &str, dst: &str) -> anyhow::Result<Interfaces> {
-    let src = endpoint::resolve(src, inventory)?;
-    let dst = endpoint::resolve(dst, inventory)?;
+fn between(nodes: &Nodes, src: &str, dst: &str) -> anyhow::Result<Interfaces> {
+    let src = endpoint::resolve(src, nodes)?;
+    let dst = endpoint::resolve(dst, nodes)?;
     endpoint::distinct(&src, &dst)?;
-    let facts = facts::collect(inventory, &src, &dst)?.facts;
+    let facts = facts::collect(nodes, &src, &dst)?.facts;
     let family = Family::common(&src.end, &dst.end)?;
     let topology = expect::topology(&facts, family)?;
     let classified = expect::classify(&facts.spaces);
@@ -234,8 +237,8 @@ fn between(inventory: Option<&Inventory>, src: &str, dst: &str) -> anyhow::Resul
 }
 
 /// Every interface of every namespace of the inventory.
-fn everything(inventory: &Inventory) -> Interfaces {
-    let (collected, mut gaps) = facts::survey(inventory);
+fn everything(nodes: &Nodes) -> Interfaces {
+    let (collected, mut gaps) = facts::survey(nodes);
     let spaces = &collected.facts;
     for space in spaces {
         let whose = &space.facts.name;

@@ -14,6 +14,7 @@ use super::{Usage, output, privileges, screen, signals};
 use crate::endpoint;
 use crate::inventory::Inventory;
 use crate::model::End;
+use crate::node::Nodes;
 use crate::probe::Proto;
 use crate::record::{self, Target};
 use crate::service::{self, Destination};
@@ -43,17 +44,18 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     if args.tui && args.write.as_deref() == Some(Path::new("-")) {
         return Err(usage("--tui and -w - both want standard output".into()).into());
     }
-    let inventory = Inventory::load(args.inventory.as_deref())?;
-    let src = endpoint::resolve(src, inventory.as_ref())?;
+    let nodes = Nodes::new(Inventory::load(args.inventory.as_deref())?);
+    let src = endpoint::resolve(src, &nodes)?;
     let flow = service::Flow {
         proto: args.probe.or(args.proto).map(Proto::number),
         port: args.port,
         probe: args.probe.is_some(),
     };
-    let Destination { resolved: dst, mut notes } =
-        service::destination(dst, &src, flow, inventory.as_ref())?;
+    let Destination { resolved: dst, mut notes } = service::destination(dst, &src, flow, &nodes)?;
     endpoint::distinct(&src, &dst)?;
-    privileges::check()?;
+    if [&src, &dst].iter().any(|end| !end.node.netns.site.is_remote()) {
+        privileges::check()?;
+    }
     // Checked before the trace, so that a long one is not lost at its end.
     let sink = output::Sink::open(args.output.as_deref())?;
 
@@ -74,7 +76,7 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         args.output.is_none() && args.write.as_deref() == Some(Path::new("-"));
 
     let stop = signals::stop_flag()?;
-    let mut session = Session::start(spec(args), src, &dst, inventory.as_ref(), Arc::clone(&stop))?;
+    let mut session = Session::start(spec(args), src, &dst, &nodes, Arc::clone(&stop))?;
     let say = |lines| say(args, lines);
     if let Some(target) = recording {
         session.record_to(target, screen::command_line())?;

@@ -129,7 +129,7 @@ impl Correlator {
             aliases: Aliases::of(topology),
             plan: Plan::of(topology),
             limits,
-            window: Window { armed_ns: 0, closed_ns: None, end_ns: u64::MAX },
+            window: Window { armed_ns: 0, closed_ns: None, end_ns: u64::MAX, blind_ns: None },
             waiting: Vec::new(),
             store: Store::default(),
             datagrams: Datagrams::default(),
@@ -206,6 +206,7 @@ impl Correlator {
             armed_ns: observation.armed_ns,
             closed_ns: observation.closed_ns,
             end_ns: observation.end_ns,
+            blind_ns: observation.blind_ns(),
         };
         let left: Vec<u64> = self.store.iter().map(|live| live.id).collect();
         for id in left {

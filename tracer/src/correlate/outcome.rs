@@ -20,12 +20,19 @@ pub(super) struct Window {
     pub closed_ns: Option<u64>,
     /// End of the trace, ns.
     pub end_ns: u64,
+    /// From here on a part of the path was not observed, ns.
+    pub blind_ns: Option<u64>,
 }
 
 impl Window {
     /// Whether a packet that began then belongs to the trace at all.
     pub fn admits(&self, start_ns: u64) -> bool {
         self.closed_ns.is_none_or(|closed| start_ns <= closed)
+    }
+
+    /// Whether a packet that began then may have gone on unseen.
+    fn is_blind(&self, start_ns: u64) -> bool {
+        self.blind_ns.is_some_and(|blind| start_ns.saturating_add(IN_FLIGHT_NS) >= blind)
     }
 
     /// Whether a journey counts as sent: seen from its beginning, within the window.
@@ -57,6 +64,7 @@ pub(super) fn judge(
         Some(_) => Outcome::Dropped,
         None if complete => Outcome::Delivered,
         None if window.end_ns.saturating_sub(live.start_ns()) < IN_FLIGHT_NS => Outcome::InFlight,
+        None if window.is_blind(live.start_ns()) => Outcome::InFlight,
         None if arrived > 0 => Outcome::Partial,
         None if went_elsewhere(live, plan) => Outcome::Elsewhere,
         None => Outcome::Lost,

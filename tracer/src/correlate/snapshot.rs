@@ -57,7 +57,9 @@ impl Correlator {
             recent.drain(..recent.len() - scope.counted);
             since_ns = recent.iter().map(|l| l.start_ns()).min().unwrap_or(since_ns);
         }
-        let window = Window { armed_ns: since_ns, closed_ns: observation.closed_ns, end_ns };
+        let blind_ns = observation.blind_ns();
+        let closed_ns = observation.closed_ns;
+        let window = Window { armed_ns: since_ns, closed_ns, end_ns, blind_ns };
         let bench = Bench { plan: &self.plan, window: &window, resets: &self.resets };
         let mut stats = Stats::default();
         let judged: Vec<_> = recent

@@ -15,14 +15,19 @@ use crate::report::{Confidence, KernelReason, Place, Status, Verdict};
 pub(super) fn no_traffic(case: &Case<'_>, direction: Direction) -> Verdict {
     let (from, to) = case.ends(direction);
     let lost = case.observation.events_lost();
-    if lost > 0 {
+    let doubt = match case.observation.unreachable.first() {
+        _ if lost > 0 => Some(format!("{lost} events were lost")),
+        Some(gone) => Some(format!("node {} could not be observed to the end", gone.node)),
+        None => None,
+    };
+    if let Some(but) = doubt {
         return Verdict {
-            evidence: vec![format!("{lost} events were lost in observation")],
+            evidence: case.observation.holes().into_iter().collect(),
             confidence: Confidence::Possible,
             ..plain(
                 Status::Inconclusive,
                 Some(direction),
-                format!("No packet from {from} to {to} was seen, but {lost} events were lost."),
+                format!("No packet from {from} to {to} was seen, but {but}."),
             )
         };
     }
@@ -289,15 +294,13 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
     }
     let end = case.topology.dst.as_ref();
     let station = last.map(|p| case.topology.station(p.station));
-    let lost = case.observation.events_lost();
-    let (status, confidence) = match (lost, probe.answered) {
-        (0, 0) => (Status::Lost, Confidence::Likely),
-        (0, _) => (Status::Degraded, Confidence::Likely),
-        _ => (Status::Inconclusive, Confidence::Possible),
+    let missed = case.observation.events_lost() > 0 || !case.observation.unreachable.is_empty();
+    let (status, confidence) = match (missed, probe.answered) {
+        (false, 0) => (Status::Lost, Confidence::Likely),
+        (false, _) => (Status::Degraded, Confidence::Likely),
+        (true, _) => (Status::Inconclusive, Confidence::Possible),
     };
-    if lost > 0 {
-        evidence.push(format!("{lost} events were lost in observation"));
-    }
+    evidence.extend(case.observation.holes().filter(|_| missed));
     let open = open_resolution(case, Direction::Reply);
     evidence.extend(open.map(|r| {
         format!("{to} asked {} times for {}, no answer", r.requests, case.ip_name(&r.target))

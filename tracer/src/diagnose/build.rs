@@ -1,6 +1,7 @@
 //! Turning the trace into the report's lists: stations, directions, journeys.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Case;
 use super::changes::changes;
@@ -345,6 +346,15 @@ pub(super) fn loss(case: &Case<'_>) -> LossReport {
 /// Remarks about the observation itself.
 pub(super) fn notes(case: &Case<'_>) -> Vec<String> {
     let vanished = case.observation.vanished.iter();
+    let armed_ns = case.observation.armed_ns;
+    let unreachable = case.observation.unreachable.iter().map(|gone| {
+        let after = Duration::from_nanos(gone.since_ns.saturating_sub(armed_ns)).as_secs_f64();
+        format!(
+            "{} unreachable since {after:.1} s after the trace began: {}; what is not seen there \
+             proves nothing",
+            gone.node, gone.why
+        )
+    });
     let elsewhere = Counts::of(case, Direction::Forward).elsewhere;
     let elsewhere = (elsewhere > 0).then(|| {
         let (_, to) = case.ends(Direction::Forward);
@@ -352,6 +362,7 @@ pub(super) fn notes(case: &Case<'_>) -> Vec<String> {
     });
     vanished
         .map(|label| format!("{label} vanished during the trace"))
+        .chain(unreachable)
         .chain(case.observation.disabled.iter().cloned())
         .chain(case.topology.gaps.iter().cloned())
         .chain(elsewhere)

@@ -375,13 +375,7 @@ impl<'a> Failures<'a> {
 
     /// A packet that was not seen proves nothing where the observation has holes.
     fn doubt(&self, mut verdict: Verdict) -> Verdict {
-        let lost = self.case.observation.events_lost();
-        let vanished = &self.case.observation.vanished;
-        let because = if lost > 0 {
-            format!("{lost} events were lost in observation")
-        } else if !vanished.is_empty() {
-            format!("the trace lost sight of {}", vanished.join(", "))
-        } else {
+        let Some(because) = self.case.observation.holes() else {
             verdict.evidence.push("no event was lost in observation".to_owned());
             return verdict;
         };

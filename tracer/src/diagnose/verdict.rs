@@ -78,7 +78,15 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
     let counts = Counts::of(case, direction);
     let (from, to) = case.ends(direction);
     if counts.ended() == 0 {
-        let verdict = if counts.in_flight > 0 {
+        let gone = case.observation.unreachable.first().map(|gone| &gone.node);
+        let verdict = if let (Some(gone), true) = (gone, counts.in_flight > 0) {
+            let sent = of_packets(counts.in_flight, counts.in_flight);
+            let text = format!(
+                "What became of {sent} from {from} is not known: node {gone} could not be observed."
+            );
+            let fix = vec![format!("look after node {gone}, and trace again")];
+            Verdict { fix, ..unsure(direction, text) }
+        } else if counts.in_flight > 0 {
             let sent = of_packets(counts.in_flight, counts.in_flight);
             unsure(direction, format!("The trace ended while {sent} from {from} were under way."))
         } else if counts.elsewhere > 0 {
@@ -110,6 +118,12 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
             verdict.confidence = Confidence::Likely;
             verdict.evidence.push(format!(
                 "{lost} events were lost in observation: there may have been other packets"
+            ));
+        } else if let Some(gone) = case.observation.unreachable.first() {
+            verdict.confidence = Confidence::Likely;
+            verdict.evidence.push(format!(
+                "node {} could not be observed to the end: {} packets more were under way",
+                gone.node, counts.in_flight
             ));
         }
         return (verdict, Vec::new());

@@ -1,218 +1,97 @@
-//! Finds namespaces by the addresses in them, and the node behind a pod's namespace.
+//! Finds the end that has an address, and what its node is called.
 
-use std::collections::HashSet;
-use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
-use nix::ifaddrs::getifaddrs;
+use std::sync::Arc;
 
 use super::{EndpointError, NodeHandle, Resolved, label};
-use crate::facts::{self, NetnsFacts, is_link_local};
-use crate::inventory::{Inventory, Node, Place, Pod};
+use crate::inventory::{Node, Pod};
 use crate::model::End;
-use crate::netns::{NETNS_DIR, Netns};
+use crate::node::{Locate, Located, Namespace, NodeError, Nodes, Site};
 
-/// Every network namespace of this machine that can be seen, each once: those with a name first,
-/// then those that only a process holds.
-fn all() -> Vec<Netns> {
-    let mut seen = HashSet::new();
-    let mut found = Vec::new();
-    let mut add = |name: &str| {
-        if let Ok(netns) = Netns::open(name)
-            && seen.insert(netns.inum())
-        {
-            found.push(netns);
-        }
-    };
-    for name in entries(Path::new(NETNS_DIR)) {
-        add(&name);
-    }
-    let mut visited = HashSet::new();
-    for pid in entries(Path::new("/proc")).filter(|e| e.bytes().all(|b| b.is_ascii_digit())) {
-        let path = format!("/proc/{pid}/ns/net");
-        // Most processes share a namespace: look before opening. Processes come and go, and
-        // others' may not be looked at.
-        if std::fs::metadata(&path).is_ok_and(|m| visited.insert(m.ino())) {
-            add(&path);
-        }
-    }
-    found
-}
-
-fn entries(dir: &Path) -> impl Iterator<Item = String> {
-    let mut names: Vec<_> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    // By number where they are numbers: the oldest process names a namespace best.
-    names.sort_by_key(|name| (name.parse::<u32>().unwrap_or(u32::MAX), name.clone()));
-    names.into_iter()
-}
-
-/// Addresses of a namespace that are not bound to one link or to the host, IPv4 first.
-pub(super) fn addresses(netns: &Netns) -> io::Result<Vec<IpAddr>> {
-    let mut ips = every_address(netns)?;
-    ips.retain(|ip| !is_link_local(*ip) && !ip.is_loopback());
-    ips.sort_by_key(IpAddr::is_ipv6);
-    Ok(ips)
-}
-
-fn every_address(netns: &Netns) -> io::Result<Vec<IpAddr>> {
-    netns.run(|| -> io::Result<Vec<IpAddr>> {
-        let ips = getifaddrs()?.filter_map(|interface| {
-            let storage = interface.address?;
-            let v4 = storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        });
-        Ok(ips.collect())
-    })?
-}
-
-/// The namespaces that have `ip`, among all that can be seen.
-fn holders(ip: IpAddr, all: &[Netns]) -> Result<Vec<&Netns>, EndpointError> {
-    let mut found = Vec::new();
+/// Finds an address that no pod of the inventory has: on this machine, else on the others.
+pub(super) fn by_address(ip: IpAddr, nodes: &Nodes) -> Result<Resolved, EndpointError> {
     let mut failed = None;
-    for netns in all {
-        match every_address(netns) {
-            Ok(ips) if ips.contains(&ip) => found.push(netns),
-            Ok(_) => {}
-            Err(e) => failed = Some(e),
+    for site in nodes.sites() {
+        let wanted =
+            Locate::Address { ip, nodes: nodes.node_names(&site), pods: nodes.pod_names(&site) };
+        match site.find(&wanted) {
+            Ok((netns, located)) => return Ok(resolved(ip, nodes, &site, netns, located)),
+            // Where it may be matters more than where it is not.
+            Err(NodeError::NoAddress(_)) => {}
+            Err(error) => _ = failed.get_or_insert(error),
         }
     }
-    match failed {
-        // It may be in one of those that could not be looked into.
-        Some(source) if found.is_empty() => Err(EndpointError::Search { ip, source }),
-        _ => Ok(found),
-    }
+    Err(match failed {
+        None => EndpointError::Address(ip),
+        Some(NodeError::Ambiguous { ip, namespaces }) => {
+            EndpointError::AddressAmbiguous { ip, namespaces }
+        }
+        Some(NodeError::NoNode { ip, netns, interface }) => {
+            EndpointError::NoNode { ip, netns, interface }
+        }
+        Some(NodeError::Search { ip, cause }) => EndpointError::Search { ip, source: cause.into() },
+        Some(other) => EndpointError::Search { ip, source: std::io::Error::other(other) },
+    })
 }
 
-/// The namespace that has `ip`, on the other end of a pair with `node`.
-pub(super) fn pod_of_node(ip: IpAddr, node: &Netns) -> Result<Netns, EndpointError> {
-    let all = all();
-    let candidates = holders(ip, &all)?;
-    let leads_there = |netns: &&Netns| {
-        let known = std::slice::from_ref(node);
-        facts::snapshot_among(netns, known).is_ok_and(|f| node_behind(&f, ip) == Some(node.inum()))
-    };
-    match candidates.as_slice() {
-        [] => Err(EndpointError::Address(ip)),
-        [one] => Ok(Netns::clone(one)),
-        several => match several.iter().copied().filter(leads_there).collect::<Vec<_>>()[..] {
-            [one] => Ok(one.clone()),
-            _ => Err(ambiguous(ip, several)),
-        },
-    }
-}
-
-fn ambiguous(ip: IpAddr, namespaces: &[&Netns]) -> EndpointError {
-    let names: Vec<_> = namespaces.iter().map(|n| n.name()).collect();
-    EndpointError::AddressAmbiguous { ip, namespaces: names.join(", ") }
-}
-
-/// Inode of the namespace at the other end of the pair that carries `ip`.
-fn node_behind(facts: &NetnsFacts, ip: IpAddr) -> Option<u32> {
-    let (inum, _) = facts.peer(facts.holder(ip)?)?;
-    Some(inum).filter(|inum| *inum != facts.inum)
-}
-
-/// Finds an address that no pod of the inventory has.
-pub(super) fn by_address(
+fn resolved(
     ip: IpAddr,
-    inventory: Option<&Inventory>,
-) -> Result<Resolved, EndpointError> {
-    let all = all();
-    let mut found = holders(ip, &all)?;
-    if let (true, Some(inventory)) = (found.len() > 1, inventory) {
-        // Who names namespaces means those.
-        let known: HashSet<u32> = facts::namespaces_of(inventory).map(|n| n.inum()).collect();
-        if found.iter().any(|n| known.contains(&n.inum())) {
-            found.retain(|n| known.contains(&n.inum()));
-        }
-    }
-    let netns = match found.as_slice() {
-        [] => return Err(EndpointError::Address(ip)),
-        [one] => *one,
-        several => return Err(ambiguous(ip, several)),
-    };
-    let search = |source| EndpointError::Search { ip, source };
-    let home = Netns::current().map_err(search)?;
-    let handle = |netns: &Netns| NodeHandle {
-        name: node_name(netns, inventory, &home),
-        netns: netns.clone(),
-    };
-    let facts = facts::snapshot_among(netns, &all).map_err(search)?;
-    let link = facts.holder(ip);
-    // A tunnel device makes a namespace a node's, even where its way out is a pair (a lab's wire).
-    let is_node = netns.inum() == home.inum()
-        || in_inventory(netns, inventory).is_some()
-        || facts.links.iter().any(|l| l.vxlan.is_some());
-    let node = match link.filter(|l| l.is_pair() && !is_node) {
-        // Hardware, a bridge or a tunnel has it: that is a node's own address.
-        None => handle(netns),
-        Some(link) => {
-            let behind = node_behind(&facts, ip)
-                .and_then(|inum| all.iter().find(|n| n.inum() == inum))
-                .ok_or_else(|| EndpointError::NoNode {
-                    ip,
-                    netns: netns.name().to_owned(),
-                    interface: link.name.clone(),
-                })?;
-            handle(behind)
-        }
-    };
+    nodes: &Nodes,
+    site: &Arc<Site>,
+    pod_netns: Namespace,
+    located: Located,
+) -> Resolved {
+    let netns = Namespace { site: Arc::clone(site), netns: located.node.clone() };
+    let node = NodeHandle { name: node_name(nodes, &netns, located.host), netns };
     // The inventory may know the pod without knowing this address of it.
-    let pod = inventory.and_then(|i| pod_in_inventory(netns, i));
-    Ok(Resolved {
+    let pod = pod_in_inventory(nodes, &pod_netns, &node.netns);
+    Resolved {
         end: End {
             name: pod.map_or_else(|| ip.to_string(), |(node, pod)| label(node, pod)),
             node: node.name.clone(),
             pod: pod.map(|(_, pod)| pod.name.clone()),
             ips: vec![ip],
-            netns_inum: netns.inum(),
+            netns_inum: pod_netns.inum(),
             service: None,
         },
-        pod_netns: netns.clone(),
+        pod_netns,
         node,
         translator: None,
+    }
+}
+
+fn pod_in_inventory<'a>(
+    nodes: &'a Nodes,
+    netns: &'a Namespace,
+    node: &Namespace,
+) -> Option<(&'a Node, &'a Pod)> {
+    let here = nodes.at(&netns.site).flat_map(|n| n.pods.iter().map(move |p| (n, p)));
+    here.filter(|(_, pod)| pod.netns.is_some()).find(|(_, pod)| {
+        let (netns_name, ips) = (pod.netns.clone(), pod.ips.clone());
+        let wanted = Locate::Pod { node: node.inum(), netns: netns_name, ips };
+        netns.site.find(&wanted).is_ok_and(|(own, _)| own.inum() == netns.inum())
     })
 }
 
-fn pod_in_inventory<'a>(netns: &Netns, inventory: &'a Inventory) -> Option<(&'a Node, &'a Pod)> {
-    inventory.pods().find(|(_, pod)| {
-        let own = pod.netns.as_ref().and_then(|name| Netns::open(name).ok());
-        own.is_some_and(|own| own.inum() == netns.inum())
-    })
-}
-
-/// The inventory's name for a node's namespace.
-fn in_inventory<'a>(netns: &Netns, inventory: Option<&'a Inventory>) -> Option<&'a str> {
-    inventory?.nodes.iter().find_map(|node| match &node.place {
-        Place::Netns(name) => {
-            let same = Netns::open(name).is_ok_and(|n| n.inum() == netns.inum());
-            same.then_some(node.name.as_str())
-        }
-        Place::Agent(_) => None,
-    })
-}
-
-/// What to call a node: as the inventory does, else by the name of its namespace, else by the host
-/// name.
-fn node_name(netns: &Netns, inventory: Option<&Inventory>, home: &Netns) -> String {
-    if let Some(name) = in_inventory(netns, inventory) {
+/// What to call a node: as the inventory does, else by the host name where it is the host, else by
+/// the name of its namespace.
+fn node_name(nodes: &Nodes, netns: &Namespace, host: Option<String>) -> String {
+    if let Some(name) = netns.site.name() {
         return name.to_owned();
     }
-    if netns.inum() == home.inum()
-        && let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname")
-    {
-        return host.trim().to_owned();
+    let known = nodes.at(&netns.site).find(|node| {
+        let own = super::node_netns(nodes, node);
+        own.is_ok_and(|own| own.inum() == netns.inum())
+    });
+    if let Some(node) = known {
+        return node.name.clone();
     }
-    // A path means that only a process holds it: the inode says more than a pid that may go.
-    if netns.name().contains('/') {
-        format!("netns-{}", netns.inum())
-    } else {
-        netns.name().to_owned()
-    }
+    host.unwrap_or_else(|| {
+        // A path means that only a process holds it: the inode says more than a pid that may go.
+        if netns.name().contains('/') {
+            format!("netns-{}", netns.inum())
+        } else {
+            netns.name().to_owned()
+        }
+    })
 }

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::name::{Target, understand};
 use super::*;
+use crate::inventory::Inventory;
 
 fn inventory() -> Inventory {
     let text = r#"
@@ -109,17 +110,19 @@ fn a_name_needs_an_inventory_and_an_address_does_not() {
 }
 
 #[test]
-fn remote_nodes_are_refused() {
-    let error = resolve("C.same", Some(&inventory())).unwrap_err();
-    assert!(error.is_usage());
-    assert!(error.to_string().contains("not supported yet"), "{error}");
+fn an_agent_that_does_not_answer_is_a_failure_of_its_node() {
+    let connect = |node: &Node| Err(NodeError::Unreachable(format!("nobody at {}", node.name)));
+    let nodes = Nodes::with_connect(Some(inventory()), Box::new(connect));
+    let error = resolve("C.same", &nodes).unwrap_err();
+    assert!(!error.is_usage());
+    assert_eq!(crate::facts::in_full(&error), "node C (https://192.0.2.1:7474): nobody at C");
 }
 
 #[test]
 fn a_missing_namespace_is_a_failure() {
     let text = "[[node]]\nname='A'\nnetns='/nonexistent/netns'\n[[node.pod]]\nname='a'\nip=['::1']";
     let inventory = Inventory::parse(Path::new("inv.toml"), text).unwrap();
-    let error = resolve("A.a", Some(&inventory)).unwrap_err();
+    let error = resolve("A.a", &Nodes::new(Some(inventory))).unwrap_err();
     assert!(!error.is_usage());
     assert!(error.to_string().contains("of node A"), "{error}");
 }

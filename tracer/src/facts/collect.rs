@@ -3,26 +3,29 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::attach::attachment;
 use super::types::{Link, NetnsFacts, RouteQuery};
-use super::{KnownPod, PathFacts, Space, SpaceKind, deep, netlink};
+use super::{KnownPod, PathFacts, Space, SpaceKind};
 use crate::endpoint::{self, Resolved};
-use crate::inventory::{Inventory, Node, Place};
+use crate::inventory::Inventory;
 use crate::model::End;
-use crate::netns::Netns;
+use crate::node::{
+    Depth, FactsRequest, Namespace, NodeError, Nodes, Site, SpaceAnswer, SpaceRequest,
+};
 
 /// Addresses of the other node that are asked for, at most: a node with more has its underlay
 /// among the first.
 const MAX_NODE_ADDRESSES: usize = 8;
 
 /// Facts, with the namespaces that they are about held open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Collected<T> {
     /// What is known.
     pub facts: T,
     /// The namespaces, by inode.
-    pub namespaces: HashMap<u32, Netns>,
+    pub namespaces: HashMap<u32, Namespace>,
 }
 
 /// A namespace that cannot be read.
@@ -46,7 +49,7 @@ fn hint(source: &io::Error) -> &'static str {
 }
 
 /// An error with all its causes, as one line.
-fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -56,114 +59,164 @@ fn in_full(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A namespace to read, and whose it is: a space without facts.
+type Wanted = (Namespace, Space);
+
 /// Namespaces to read, each once, in the order in which they were named.
 #[derive(Default)]
 struct Reader {
+    wanted: Vec<Wanted>,
     spaces: Vec<Space>,
-    namespaces: HashMap<u32, Netns>,
-    known: Vec<Netns>,
+    namespaces: HashMap<u32, Namespace>,
 }
 
 impl Reader {
-    fn know(&mut self, netns: &Netns) {
-        if self.known.iter().all(|k| k.inum() != netns.inum()) {
-            self.known.push(netns.clone());
-        }
-    }
-
-    fn read(
+    fn want(
         &mut self,
-        netns: &Netns,
+        namespace: &Namespace,
         kind: SpaceKind,
         node: &str,
         pod: Option<(&str, &[IpAddr])>,
-    ) -> Result<(), FactsError> {
-        if self.namespaces.contains_key(&netns.inum()) {
-            return Ok(());
+    ) {
+        let inum = namespace.inum();
+        if self.namespaces.contains_key(&inum) {
+            return;
         }
-        let facts = netlink::snapshot(netns, &[], &self.known).map_err(|source| FactsError {
-            whose: pod.map_or_else(|| format!("node {node}"), |(p, _)| format!("pod {node}.{p}")),
-            netns: netns.name().to_owned(),
-            source,
-        })?;
-        self.namespaces.insert(netns.inum(), netns.clone());
-        self.spaces.push(Space {
+        self.namespaces.insert(inum, namespace.clone());
+        let space = Space {
             node: node.to_owned(),
             pod: pod.map(|(name, _)| name.to_owned()),
             kind,
             ips: pod.map(|(_, ips)| ips.to_vec()).unwrap_or_default(),
-            facts,
-        });
-        Ok(())
+            facts: NetnsFacts::default(),
+        };
+        self.wanted.push((namespace.clone(), space));
+    }
+
+    /// Reads what is wanted; what cannot be read is told for each.
+    fn read(&mut self, nodes: &Nodes, depth: Depth, ends: &[IpAddr]) -> Vec<FactsError> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let queries = vec![Vec::new(); wanted.len()];
+        let mut failed = Vec::new();
+        for outcome in ask_sites(wanted, queries, Some(nodes), depth, ends) {
+            match outcome {
+                Ok((_, space)) => self.spaces.push(space),
+                Err((namespace, error)) => {
+                    self.namespaces.remove(&namespace.inum());
+                    failed.push(error);
+                }
+            }
+        }
+        failed
     }
 
     /// Reads the nodes without pods that some node already read reaches over a pair.
-    fn read_wires(&mut self, inventory: &Inventory, gaps: &mut Vec<String>) {
-        for node in inventory.nodes.iter().filter(|n| n.pods.is_empty()) {
-            let Place::Netns(name) = &node.place else { continue };
-            let Ok(netns) = Netns::open(name) else { continue };
-            let inum = netns.inum();
+    fn read_wires(&mut self, nodes: &Nodes, depth: Depth, ends: &[IpAddr]) -> Vec<FactsError> {
+        let between = nodes.inventory().into_iter().flat_map(|i| &i.nodes);
+        for node in between.filter(|n| n.pods.is_empty()) {
+            let Ok(namespace) = endpoint::node_netns(nodes, node) else { continue };
             let reached = self.spaces.iter().filter(|s| s.kind == SpaceKind::Node).any(|s| {
-                s.facts.links.iter().any(|l| s.facts.peer(l).is_some_and(|p| p.0 == inum))
+                let leads_there = |l| s.facts.peer(l).is_some_and(|p| p.0 == namespace.inum());
+                s.facts.links.iter().any(leads_there)
             });
-            if reached && let Err(e) = self.read(&netns, SpaceKind::Wire, &node.name, None) {
-                gaps.push(in_full(&e));
+            if reached {
+                self.want(&namespace, SpaceKind::Wire, &node.name, None);
             }
         }
+        self.read(nodes, depth, ends)
     }
 }
 
-/// Every namespace that the inventory names on this machine: ids can be resolved only to
-/// namespaces that are held open. What does not open is not there, and nothing can lead to it.
-pub(crate) fn namespaces_of(inventory: &Inventory) -> impl Iterator<Item = Netns> {
-    inventory.nodes.iter().flat_map(|node| {
-        let own = match &node.place {
-            Place::Netns(name) => Some(name),
-            Place::Agent(_) => None,
+/// What became of one space.
+type Outcome = Result<Wanted, (Namespace, FactsError)>;
+
+/// Reads spaces, one request to each site, with the answers to the queries of each. `nodes`: also
+/// learn under which ids the namespaces know each other.
+fn ask_sites(
+    wanted: Vec<Wanted>,
+    queries: Vec<Vec<RouteQuery>>,
+    nodes: Option<&Nodes>,
+    depth: Depth,
+    ends: &[IpAddr],
+) -> Vec<Outcome> {
+    let mut sites: Vec<Arc<Site>> = Vec::new();
+    for (namespace, _) in &wanted {
+        if sites.iter().all(|s| !Arc::ptr_eq(s, &namespace.site)) {
+            sites.push(Arc::clone(&namespace.site));
+        }
+    }
+    let mut answers: Vec<Option<SpaceAnswer>> = wanted.iter().map(|_| None).collect();
+    let mut failed: HashMap<usize, NodeError> = HashMap::new();
+    for site in &sites {
+        let of_site = || {
+            let here = wanted.iter().zip(&queries).enumerate();
+            here.filter(|(_, ((namespace, _), _))| Arc::ptr_eq(&namespace.site, site))
         };
-        own.into_iter()
-            .chain(node.pods.iter().filter_map(|p| p.netns.as_ref()))
-            .filter_map(|name| Netns::open(name).ok())
-    })
+        let request = FactsRequest {
+            spaces: of_site()
+                .map(|(_, ((n, _), q))| SpaceRequest { netns: n.inum(), queries: q.clone() })
+                .collect(),
+            depth,
+            ends: ends.to_vec(),
+            peers: nodes.map(|nodes| nodes.peers(site)),
+        };
+        match site.facts(&request) {
+            Ok(facts) => {
+                for ((at, _), answer) in of_site().zip(facts.spaces) {
+                    answers[at] = Some(answer);
+                }
+            }
+            Err(error) => failed.extend(of_site().map(|(at, _)| (at, error.clone()))),
+        }
+    }
+    let mut outcomes = Vec::with_capacity(wanted.len());
+    for (at, ((namespace, mut space), answer)) in wanted.into_iter().zip(answers).enumerate() {
+        let source = match (answer, failed.remove(&at)) {
+            (Some(SpaceAnswer::Read(facts)), _) => {
+                space.facts = *facts;
+                outcomes.push(Ok((namespace, space)));
+                continue;
+            }
+            (Some(SpaceAnswer::Failed(cause)), _) => cause.into(),
+            (None, Some(error)) => io::Error::other(error),
+            (None, None) => io::Error::other("the node left it out"),
+        };
+        let error = FactsError { whose: space.title(), netns: namespace.name().to_owned(), source };
+        outcomes.push(Err((namespace, error)));
+    }
+    outcomes
 }
 
 /// Reads what concerns the way between two pods: their namespaces, their nodes', and what stands
 /// between the nodes where that can be seen.
 ///
 /// # Errors
-/// When one of the four namespaces cannot be entered.
+/// When one of the four namespaces cannot be read.
 pub fn collect(
-    inventory: Option<&Inventory>,
+    nodes: &Nodes,
     src: &Resolved,
     dst: &Resolved,
 ) -> Result<Collected<PathFacts>, FactsError> {
     let mut reader = Reader::default();
     for end in [src, dst] {
-        reader.know(&end.node.netns);
-        reader.know(&end.pod_netns);
-    }
-    if let Some(node) = &dst.translator {
-        reader.know(&node.netns);
-    }
-    for netns in inventory.into_iter().flat_map(namespaces_of) {
-        reader.know(&netns);
-    }
-    let mut gaps = Vec::new();
-    for end in [src, dst] {
-        reader.read(&end.node.netns, SpaceKind::Node, &end.node.name, None)?;
+        reader.want(&end.node.netns, SpaceKind::Node, &end.node.name, None);
         let name = end.end.pod.as_deref().unwrap_or(&end.end.name);
         let pod = Some((name, end.end.ips.as_slice()));
-        reader.read(&end.pod_netns, SpaceKind::Pod, &end.node.name, pod)?;
+        reader.want(&end.pod_netns, SpaceKind::Pod, &end.node.name, pod);
     }
     if let Some(node) = &dst.translator {
-        reader.read(&node.netns, SpaceKind::Node, &node.name, None)?;
+        reader.want(&node.netns, SpaceKind::Node, &node.name, None);
     }
-    if let Some(inventory) = inventory {
-        reader.read_wires(inventory, &mut gaps);
+    let ends: Vec<IpAddr> = src.end.ips.iter().chain(&dst.end.ips).copied().collect();
+    if let Some(error) = reader.read(nodes, Depth::Everything, &ends).into_iter().next() {
+        return Err(error);
     }
+    let unread = reader.read_wires(nodes, Depth::Everything, &ends);
+    let gaps = unread.iter().map(|e| in_full(e)).collect();
     let Reader { spaces, namespaces, .. } = reader;
     let traced = [&src.end, &dst.end];
-    let pods = inventory
+    let pods = nodes
+        .inventory()
         .into_iter()
         .flat_map(Inventory::pods)
         .map(|(node, pod)| KnownPod {
@@ -177,89 +230,93 @@ pub fn collect(
         .collect();
     let mut facts = PathFacts { src: src.end.clone(), dst: dst.end.clone(), spaces, pods, gaps };
     ask(&mut facts, &namespaces)?;
-    deep::read(&mut facts, &namespaces);
     Ok(Collected { facts, namespaces })
 }
 
-/// Reads the same namespaces again and asks the same questions: what a trace may have changed.
+/// Reads the same namespaces again and asks the same questions: what a trace may have changed. Of a
+/// node that has become unreachable the state before stays, and a gap says so.
 ///
 /// # Errors
 /// When one of the namespaces cannot be entered any more.
 pub fn recollect(collected: &Collected<PathFacts>) -> Result<PathFacts, FactsError> {
     let mut facts = collected.facts.clone();
-    for space in &mut facts.spaces {
-        let Some(netns) = collected.namespaces.get(&space.facts.inum) else { continue };
-        let queries: Vec<RouteQuery> = space.facts.answers.iter().map(|a| a.query).collect();
-        let fresh = netlink::snapshot(netns, &queries, &[]).map_err(|source| FactsError {
-            whose: space.title(),
-            netns: netns.name().to_owned(),
-            source,
-        })?;
-        let nsids = std::mem::take(&mut space.facts.nsids);
-        space.facts = NetnsFacts { nsids, ..fresh };
+    let held = |space: &Space| collected.namespaces.get(&space.facts.inum).cloned();
+    let wanted: Vec<Wanted> =
+        facts.spaces.iter().filter_map(|s| Some((held(s)?, s.clone()))).collect();
+    let queries = wanted.iter().map(|(_, s)| s.facts.answers.iter().map(|a| a.query).collect());
+    let queries = queries.collect();
+    let ends: Vec<IpAddr> = facts.src.ips.iter().chain(&facts.dst.ips).copied().collect();
+    for outcome in ask_sites(wanted, queries, None, Depth::Everything, &ends) {
+        match outcome {
+            Ok((namespace, fresh)) => {
+                let known = facts.spaces.iter_mut().find(|s| s.facts.inum == namespace.inum());
+                if let Some(space) = known {
+                    let nsids = std::mem::take(&mut space.facts.nsids);
+                    space.facts = NetnsFacts { nsids, ..fresh.facts };
+                }
+            }
+            Err((namespace, error)) if namespace.site.is_remote() => {
+                facts.gaps.push(format!("as it was before the trace: {}", in_full(&error)));
+            }
+            Err((_, error)) => return Err(error),
+        }
     }
-    deep::read(&mut facts, &collected.namespaces);
     Ok(facts)
 }
 
-/// Reads every node of this machine in the inventory, with its pods. What cannot be read is told
-/// in the second value.
-pub fn survey(inventory: &Inventory) -> (Collected<Vec<Space>>, Vec<String>) {
+/// Reads every node of the inventory, with its pods. What cannot be read is told in the second
+/// value.
+pub fn survey(nodes: &Nodes) -> (Collected<Vec<Space>>, Vec<String>) {
     let mut reader = Reader::default();
     let mut gaps = Vec::new();
-    let mut nodes: Vec<(&Node, Netns)> = Vec::new();
-    for node in &inventory.nodes {
-        match endpoint::node_netns(node) {
-            Ok(netns) => {
-                reader.know(&netns);
-                nodes.push((node, netns));
+    let all = nodes.inventory().into_iter().flat_map(|i| &i.nodes);
+    for node in all.filter(|n| !n.pods.is_empty()) {
+        let netns = match endpoint::node_netns(nodes, node) {
+            Ok(netns) => netns,
+            Err(e) => {
+                gaps.push(in_full(&e));
+                continue;
             }
-            Err(e) => gaps.push(in_full(&e)),
-        }
-    }
-    let mut pods = Vec::new();
-    for (node, netns) in &nodes {
+        };
+        reader.want(&netns, SpaceKind::Node, &node.name, None);
         for pod in &node.pods {
-            match endpoint::pod_netns(node, pod, netns) {
-                Ok(found) => {
-                    reader.know(&found);
-                    pods.push((*node, pod, found));
+            match endpoint::pod_netns(node, pod, &netns) {
+                Ok(located) => {
+                    let named = Some((pod.name.as_str(), pod.ips.as_slice()));
+                    reader.want(&located.0, SpaceKind::Pod, &node.name, named);
                 }
                 Err(e) => gaps.push(in_full(&e)),
             }
         }
     }
-    for (node, netns) in nodes.iter().filter(|(n, _)| !n.pods.is_empty()) {
-        let mut read = reader.read(netns, SpaceKind::Node, &node.name, None);
-        for (_, pod, found) in pods.iter().filter(|(of, ..)| of.name == node.name) {
-            let named = Some((pod.name.as_str(), pod.ips.as_slice()));
-            read = read.and(reader.read(found, SpaceKind::Pod, &node.name, named));
-        }
-        if let Err(e) = read {
-            gaps.push(in_full(&e));
-        }
-    }
-    reader.read_wires(inventory, &mut gaps);
+    let mut failed = reader.read(nodes, Depth::Tables, &[]);
+    failed.extend(reader.read_wires(nodes, Depth::Tables, &[]));
+    gaps.extend(failed.iter().map(|e| in_full(e)));
     let Reader { spaces, namespaces, .. } = reader;
     (Collected { facts: spaces, namespaces }, gaps)
 }
 
 /// Asks the routing of every namespace where the flow would go from there, either way.
-fn ask(facts: &mut PathFacts, namespaces: &HashMap<u32, Netns>) -> Result<(), FactsError> {
-    for index in 0..facts.spaces.len() {
-        let space = &facts.spaces[index];
-        let Some(netns) = namespaces.get(&space.facts.inum) else { continue };
-        let questions: [fn(&PathFacts, &Space) -> Vec<RouteQuery>; 2] = [first, second];
-        for queries in questions {
-            let space = &facts.spaces[index];
-            let mut queries = queries(facts, space);
-            queries.retain(|q| space.facts.answer(q).is_none());
-            let answers = netlink::ask(netns, &queries).map_err(|source| FactsError {
-                whose: format!("node {}", space.node),
-                netns: netns.name().to_owned(),
-                source,
-            })?;
-            facts.spaces[index].facts.answers.extend(answers);
+fn ask(facts: &mut PathFacts, namespaces: &HashMap<u32, Namespace>) -> Result<(), FactsError> {
+    // What the second asks depends on the answers to the first.
+    let questions: [fn(&PathFacts, &Space) -> Vec<RouteQuery>; 2] = [first, second];
+    for question in questions {
+        let (mut wanted, mut queries) = (Vec::new(), Vec::new());
+        for space in &facts.spaces {
+            let Some(namespace) = namespaces.get(&space.facts.inum) else { continue };
+            let mut new = question(facts, space);
+            new.retain(|q| space.facts.answer(q).is_none());
+            if !new.is_empty() {
+                wanted.push((namespace.clone(), space.clone()));
+                queries.push(new);
+            }
+        }
+        for outcome in ask_sites(wanted, queries, None, Depth::Answers, &[]) {
+            let (namespace, answered) = outcome.map_err(|(_, error)| error)?;
+            let asked = facts.spaces.iter_mut().find(|s| s.facts.inum == namespace.inum());
+            if let Some(space) = asked {
+                space.facts.answers.extend(answered.facts.answers);
+            }
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Facts: a snapshot of the network state of each namespace on the path.
 //!
-//! Enters: open namespaces. Leaves: [`PathFacts`], plain values that [`crate::expect`] and
+//! Enters: namespaces of nodes. Leaves: [`PathFacts`], plain values that [`crate::expect`] and
 //! [`crate::diagnose`] reason about, now or when a recorded trace is read again. A source that
 //! cannot be read is a [`Gap`], not a failure: half a picture is better than none.
 
@@ -15,6 +15,7 @@ mod netlink;
 mod parse;
 mod proc;
 mod queues;
+mod read;
 #[cfg(test)]
 mod tests;
 mod tool;
@@ -29,10 +30,10 @@ use serde::{Deserialize, Serialize};
 
 pub use attach::{Attachment, attachment};
 pub use collect::{Collected, FactsError, collect, recollect, survey};
-pub(crate) use collect::{is_link_local, namespaces_of, underlay};
-pub use deep::translations;
+pub(crate) use collect::{in_full, is_link_local, underlay};
 pub use diff::{Change, Difference, Entry, RulePlace, diff};
 pub use firewall::Firewall;
+pub(crate) use read::read;
 pub use traffic::{
     AttachPoint, AttachedProgram, Conntrack, ConntrackEntry, LinkStats, Qdisc, Socket, SocketProto,
     Tuple, Xdp, XfrmPolicy,
@@ -141,20 +142,12 @@ impl PathFacts {
     }
 }
 
-/// Reads the state of one namespace, with its answers to `queries`.
+/// Reads the tables of one namespace of this machine, and learns under which ids it knows the `known`
+/// ones: that is what resolves the other ends of pairs.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or the kernel gives no netlink socket there. A table that
 /// cannot be read is a gap in the result instead.
-pub fn snapshot(netns: &Netns, queries: &[RouteQuery]) -> io::Result<NetnsFacts> {
-    netlink::snapshot(netns, queries, &[])
-}
-
-/// As [`snapshot`], also learning under which ids the namespace knows the `known` ones: that is
-/// what resolves the other ends of pairs.
-///
-/// # Errors
-/// As [`snapshot`].
-pub fn snapshot_among(netns: &Netns, known: &[Netns]) -> io::Result<NetnsFacts> {
+pub(crate) fn snapshot_among(netns: &Netns, known: &[Netns]) -> io::Result<NetnsFacts> {
     netlink::snapshot(netns, &[], known)
 }

@@ -10,7 +10,7 @@ use aya::util::KernelVersion;
 use super::clsact::{self, Clsact, Place};
 use super::load::{failed, program_failed};
 use super::{AttachWith, CaptureError};
-use crate::model::{Hook, Station, Topology};
+use crate::model::{Hook, Station};
 use crate::netns::Netns;
 
 /// The first kernel with TCX.
@@ -55,7 +55,7 @@ fn choose(with: AttachWith) -> Result<bool, CaptureError> {
 /// packet seen at its first station is seen everywhere.
 pub(super) fn attach_all(
     bpf: &mut Ebpf,
-    topology: &Topology,
+    stations: &[Station],
     namespaces: &HashMap<u32, Netns>,
     slots: &[u32],
     with: AttachWith,
@@ -73,16 +73,15 @@ pub(super) fn attach_all(
                 .load()
                 .map_err(|e| program_failed(&program_name(slot, hook), e))?;
         }
-        let stations: Vec<&Station> =
-            topology.stations.iter().filter(|s| s.netns_inum == *inum).collect();
+        let here: Vec<&Station> = stations.iter().filter(|s| s.netns_inum == *inum).collect();
         let Some(netns) = namespaces.get(inum) else {
             return Err(CaptureError::Netns {
-                netns: stations.first().map_or_else(String::new, |s| s.netns.clone()),
+                netns: here.first().map_or_else(String::new, |s| s.netns.clone()),
                 source: std::io::Error::from(std::io::ErrorKind::NotFound),
             });
         };
         let outcome = netns.run(|| {
-            for station in stations {
+            for station in here {
                 attach_station(bpf, slot, netns, station, &mut attached)?;
             }
             Ok(())

@@ -13,7 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::btf::{self, Btf, BtfError};
 use super::{CaptureError, Filter, Options};
 use crate::decode::{KernelNames, NameSource, Symbols};
-use crate::model::Topology;
+use crate::model::Station;
 
 /// The programs, as built by `cargo xtask build-ebpf`; empty when that was not done.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/podtrace.bpf.o"));
@@ -28,9 +28,9 @@ pub(super) struct Loaded {
 }
 
 /// Namespaces in order of their first station: the slot numbers.
-fn slots(topology: &Topology) -> Result<Vec<u32>, CaptureError> {
+fn slots(stations: &[Station]) -> Result<Vec<u32>, CaptureError> {
     let mut slots = Vec::new();
-    for station in &topology.stations {
+    for station in stations {
         if !slots.contains(&station.netns_inum) {
             slots.push(station.netns_inum);
         }
@@ -58,7 +58,7 @@ fn words(address: IpAddr) -> [u32; 4] {
 fn fill_filter(
     config: &mut Config,
     filter: &Filter,
-    topology: &Topology,
+    stations: &[Station],
     slots: &[u32],
 ) -> Result<(), CaptureError> {
     fn count<T>(all: &[T], what: &'static str, max: usize) -> Result<u32, CaptureError> {
@@ -81,7 +81,7 @@ fn fill_filter(
     for (slot, port) in config.vxlan_port.iter_mut().zip(&filter.vxlan_ports) {
         *slot = port.to_be().into();
     }
-    let l3: Vec<_> = topology.stations.iter().filter(|s| !s.ethernet).collect();
+    let l3: Vec<_> = stations.iter().filter(|s| !s.ethernet).collect();
     config.l3_devices = count(&l3, "interfaces without Ethernet header", MAX_L3_DEVICES)?;
     for (entry, station) in config.l3_device.iter_mut().zip(l3) {
         let slot = slots.iter().position(|s| *s == station.netns_inum).unwrap_or(0);
@@ -156,16 +156,16 @@ pub(super) fn program_failed(what: &str, error: ProgramError) -> CaptureError {
 }
 
 pub(super) fn load(
-    topology: &Topology,
+    stations: &[Station],
     filter: &Filter,
     options: &Options,
 ) -> Result<Loaded, CaptureError> {
     if PROGRAMS.is_empty() {
         return Err(CaptureError::NoPrograms);
     }
-    let slots = slots(topology)?;
+    let slots = slots(stations)?;
     let mut config = Config::new_zeroed();
-    fill_filter(&mut config, filter, topology, &slots)?;
+    fill_filter(&mut config, filter, stations, &slots)?;
     let mut disabled = Vec::new();
     let btf_path = options.btf.as_deref().unwrap_or(Path::new(btf::VMLINUX));
     let reasons = Btf::from_file(btf_path).and_then(|btf| fill_offsets(&mut config, &btf));
@@ -247,9 +247,8 @@ mod tests {
     fn too_much_for_the_filter_is_an_error_that_names_it() {
         let pair = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let filter = Filter { pairs: vec![pair; MAX_PAIRS + 1], ..Filter::default() };
-        let error = fill_filter(&mut Config::new_zeroed(), &filter, &Topology::default(), &[])
-            .unwrap_err()
-            .to_string();
+        let error =
+            fill_filter(&mut Config::new_zeroed(), &filter, &[], &[]).unwrap_err().to_string();
         assert_eq!(error, "9 IPv4 address pairs on the path; the kernel filter holds at most 8");
     }
 }

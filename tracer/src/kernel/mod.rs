@@ -1,7 +1,7 @@
 //! Kernel side: load the eBPF programs, attach them, read the ring buffer, count losses.
 //!
-//! Enters: a [`Topology`] (what to attach to) and a [`Filter`] (what to let through). Leaves:
-//! [`Batch`]es of raw records for [`crate::decode`], and the losses. With TCX everything hangs on file
+//! Enters: [`Station`]s (what to attach to) and a [`Filter`] (what to let through). Leaves:
+//! batches of raw records for [`crate::decode`], and the losses. With TCX everything hangs on file
 //! descriptors of this process: when it ends, however it ends, nothing stays attached. On older
 //! kernels the filters of a podtrace that was killed stay until the next one starts.
 
@@ -24,9 +24,10 @@ use tracer_common::{LOST_DROP, LOST_HOP, MAX_SNAPLEN};
 
 pub(crate) use attach::is_own_program;
 pub use clock::monotonic_ns;
+pub use reader::HeldBatch;
 
-use crate::decode::{Batch, NameSource};
-use crate::model::{Loss, Topology};
+use crate::decode::NameSource;
+use crate::model::{Loss, Station};
 use crate::netns::Netns;
 
 /// The default size of the ring buffer, bytes: half a second at a million events of 64 packet
@@ -136,9 +137,9 @@ pub enum CaptureError {
 /// A running capture. Dropping it detaches everything.
 pub struct Capture {
     /// Owns the programs and, through them, the TCX links.
-    bpf: Ebpf,
+    _bpf: Ebpf,
     /// Owns the filters where there are no links.
-    clsact: Option<clsact::Clsact>,
+    _clsact: Option<clsact::Clsact>,
     lost: PerCpuArray<MapData, u64>,
     reader: reader::Reader,
     slots: Vec<u32>,
@@ -161,32 +162,42 @@ impl Capture {
     /// When the programs cannot be loaded or attached. A probe that is not required (the drop
     /// tracepoint) is left out with a reason instead; see [`Capture::disabled`].
     pub fn start(
-        topology: &Topology,
+        stations: &[Station],
         namespaces: &HashMap<u32, Netns>,
         filter: &Filter,
         options: &Options,
     ) -> Result<Self, CaptureError> {
         let load::Loaded { mut bpf, lost, events, slots, mut disabled, names } =
-            load::load(topology, filter, options)?;
+            load::load(stations, filter, options)?;
         let attach::Attached { clsact, vanished, limits } =
-            attach::attach_all(&mut bpf, topology, namespaces, &slots, options.attach)?;
+            attach::attach_all(&mut bpf, stations, namespaces, &slots, options.attach)?;
         disabled.extend(limits);
         if vanished.iter().any(|v| !v.is_empty()) {
             disabled.push(format!("gone before they could be observed: {}", vanished.join(", ")));
         }
         let reader = reader::Reader::start(events, options.backlog_bytes)
             .map_err(|source| CaptureError::Netns { netns: "(reader)".into(), source })?;
-        Ok(Self { bpf, clsact, lost, reader, slots, disabled, vanished, names: Some(names) })
+        Ok(Self {
+            _bpf: bpf,
+            _clsact: clsact,
+            lost,
+            reader,
+            slots,
+            disabled,
+            vanished,
+            names: Some(names),
+        })
     }
 
     /// Raw records as they come, in batches.
-    pub fn batches(&self) -> &Receiver<Batch> {
+    pub fn batches(&self) -> &Receiver<HeldBatch> {
         self.reader.batches()
     }
 
-    /// Tells the reader that a batch has been dealt with, so that its memory counts no more.
-    pub fn release(&self, batch: &Batch) {
-        self.reader.release(batch);
+    /// Whatever happened before this time (CLOCK_MONOTONIC, ns) has been put into
+    /// [`Capture::batches`], or is lost.
+    pub fn until_ns(&self) -> u64 {
+        self.reader.until_ns()
     }
 
     /// Inode of the namespace behind each slot, for the decoder.
@@ -209,11 +220,6 @@ impl Capture {
         &self.vanished
     }
 
-    /// Waits until every event that has happened by now is in [`Capture::batches`].
-    pub fn sync(&self) {
-        self.reader.sync();
-    }
-
     /// Events lost so far.
     pub fn loss(&self) -> Loss {
         let sum = |index| self.lost.get(&index, 0).map_or(0, |cpus| cpus.iter().sum());
@@ -221,26 +227,8 @@ impl Capture {
             ring_hop: sum(LOST_HOP),
             ring_drop: sum(LOST_DROP),
             backlog: self.reader.discarded(),
-            undecodable: 0,
+            ..Loss::default()
         }
-    }
-
-    /// Detaches everything, then returns what was still unread, and the losses.
-    pub fn stop(self) -> (Vec<Batch>, Loss) {
-        // Filters and programs (and with them all links) go first, so that the last read really is
-        // the last.
-        let Self { bpf, clsact, lost, reader, .. } = self;
-        drop(clsact);
-        drop(bpf);
-        let (rest, discarded) = reader.finish();
-        let sum = |index| lost.get(&index, 0).map_or(0, |cpus| cpus.iter().sum());
-        let loss = Loss {
-            ring_hop: sum(LOST_HOP),
-            ring_drop: sum(LOST_DROP),
-            backlog: discarded,
-            undecodable: 0,
-        };
-        (rest, loss)
     }
 }
 

@@ -15,6 +15,6 @@ pub use events::{DropInfo, Event, EventKind, Gso};
 pub use journeys::{
     ByteRange, Hop, HopStats, IcmpReport, Journey, JourneyDrop, Outcome, Resolution, Trace,
 };
-pub use observation::{Loss, NodePing, Observation, ProbeResult};
+pub use observation::{Loss, NodePing, Observation, ProbeResult, Unreachable};
 pub use packets::{Body, Ethernet, Fragment, Ip, L4, Mac, Neighbor, Outer, Packet, tcp_flags};
 pub use topology::{Direction, Hook, Names, Point, Role, Station, StationId, Topology, VxlanInfo};

@@ -15,12 +15,27 @@ pub struct Loss {
     pub backlog: u64,
     /// Events that could not be decoded.
     pub undecodable: u64,
+    /// Events beyond what a node hands out in a second.
+    #[serde(default)]
+    pub over_rate: u64,
 }
 
 impl Loss {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.ring_hop + self.ring_drop + self.backlog + self.undecodable
+        self.ring_hop + self.ring_drop + self.backlog + self.undecodable + self.over_rate
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            ring_hop: self.ring_hop + other.ring_hop,
+            ring_drop: self.ring_drop + other.ring_drop,
+            backlog: self.backlog + other.backlog,
+            undecodable: self.undecodable + other.undecodable,
+            over_rate: self.over_rate + other.over_rate,
+        }
     }
 }
 
@@ -45,6 +60,20 @@ pub struct Observation {
     pub disabled: Vec<String>,
     /// The follow-up ping between nodes, where one was sent.
     pub node_ping: Option<NodePing>,
+    /// Nodes that could not be observed to the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<Unreachable>,
+}
+
+/// A node that could not be observed any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// Which.
+    pub node: String,
+    /// Kernel time until which it told everything, ns.
+    pub since_ns: u64,
+    /// Why.
+    pub why: String,
 }
 
 /// A ping from node to node, sent when packets were lost between them.
@@ -68,6 +97,24 @@ impl Observation {
     /// Events lost anywhere.
     pub fn events_lost(&self) -> u64 {
         self.loss.iter().map(|(_, l)| l.total()).sum()
+    }
+
+    /// Kernel time from which a node of the path was not observed, ns.
+    pub fn blind_ns(&self) -> Option<u64> {
+        self.unreachable.iter().map(|u| u.since_ns).min()
+    }
+
+    /// Why a packet that was not seen may have been there nevertheless, as a clause.
+    pub fn holes(&self) -> Option<String> {
+        let lost = self.events_lost();
+        if lost > 0 {
+            return Some(format!("{lost} events were lost in observation"));
+        }
+        if let Some(gone) = self.unreachable.first() {
+            return Some(format!("node {} could not be observed to the end", gone.node));
+        }
+        let vanished = &self.vanished;
+        (!vanished.is_empty()).then(|| format!("the trace lost sight of {}", vanished.join(", ")))
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::decode::{Batch, RawEvent, Unpacker};
+use crate::decode::{RawEvent, Unpacker, time_of};
+use crate::kernel::HeldBatch;
 use crate::record::{EventRecord, check_event};
 
 /// What a named event takes beyond its packet, bytes.
@@ -19,7 +20,7 @@ pub enum Events {
     /// traffic that can wait.
     Raw {
         /// The records.
-        batch: Arc<Batch>,
+        batch: HeldBatch,
         /// What reads them.
         unpacker: Arc<Unpacker>,
     },
@@ -68,6 +69,44 @@ impl Events {
                     f(Some(event.borrowed()));
                 }
             }
+        }
+    }
+
+    /// When the first of them happened, ns.
+    pub fn first_ns(&self) -> Option<u64> {
+        match self {
+            Self::Raw { batch, .. } => time_of(batch.records().next()?),
+            Self::Named(events) => Some(events.first()?.time_ns),
+        }
+    }
+
+    /// Reads those that happened at times that are wanted, ns.
+    pub fn of_times(&self, wanted: impl Fn(u64) -> bool, mut f: impl FnMut(RawEvent<'_>)) {
+        match self {
+            Self::Raw { batch, unpacker } => {
+                let records = batch.records().filter(|r| time_of(r).is_some_and(&wanted));
+                records.filter_map(|record| unpacker.unpack(record)).for_each(f);
+            }
+            Self::Named(events) => {
+                for event in events.iter().filter(|event| wanted(event.time_ns)) {
+                    f(event.borrowed());
+                }
+            }
+        }
+    }
+
+    /// Gives back memory that there is room for and that is not needed.
+    pub fn shrink(&mut self) {
+        match self {
+            Self::Raw { batch, .. } => batch.shrink(),
+            Self::Named(events) => events.shrink_to_fit(),
+        }
+    }
+
+    /// They have been dealt with: what is kept of them no longer counts as backlog.
+    pub fn release(&self) {
+        if let Self::Raw { batch, .. } = self {
+            batch.release();
         }
     }
 

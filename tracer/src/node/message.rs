@@ -90,8 +90,11 @@ pub enum Locate {
     Address {
         /// The address.
         ip: IpAddr,
-        /// Where several have it, one of these counts, if it is among them (names or paths).
-        prefer: Vec<String>,
+        /// Namespaces of nodes (names or paths). Where several have the address, one that is named
+        /// here or below counts.
+        nodes: Vec<String>,
+        /// Namespaces of pods.
+        pods: Vec<String>,
     },
 }
 
@@ -102,8 +105,13 @@ pub struct Located {
     pub netns: NetnsRef,
     /// The one of the node that it belongs to; itself where it is a node's.
     pub node: NetnsRef,
-    /// Addresses in it that mean something beyond one link or host, IPv4 first.
+    /// Of a pod: its addresses, those that were asked for or else those in the namespace that mean
+    /// something beyond one link or host, IPv4 first.
     pub ips: Vec<IpAddr>,
+    /// Name of the host, where the node's namespace is the one that the answering program runs in
+    /// and an address was asked for.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// How much of a namespace's state to read.

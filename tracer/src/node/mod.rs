@@ -5,12 +5,19 @@
 //! all network namespaces there; an agent answers for another machine over the network. Whoever asks
 //! cannot tell the difference, and nothing behind this module may try to.
 //!
+//! [`Nodes`] are those of an inventory, connected to when they are first needed. Numbers by which a
+//! kernel names things mean something on that machine only: those of other machines are changed
+//! ([`renumber`]) into numbers that no other node uses, on their way in and back.
+//!
 //! All calls block. Each returns in bounded time, with [`NodeError::Unreachable`] when the node does
 //! not answer.
 
 mod error;
 mod events;
+mod local;
 pub mod message;
+mod nodes;
+mod renumber;
 
 use std::fmt;
 use std::io;
@@ -18,10 +25,12 @@ use std::time::Duration;
 
 pub use error::{Cause, NodeError};
 pub use events::Events;
+pub use local::{Limits, LocalNode};
 pub use message::{
     CaptureRequest, Chunk, ClockSample, Depth, End, FactsRequest, Hello, Locate, Located, NetnsRef,
     NodeFacts, ProbeRequest, SpaceAnswer, SpaceRequest, Started,
 };
+pub use nodes::{Connect, Namespace, Nodes, Site};
 
 use crate::model::ProbeResult;
 use crate::probe::Progress;

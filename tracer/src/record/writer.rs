@@ -15,8 +15,9 @@ use std::time::Duration;
 use super::event::EventRecord;
 use super::format::{Header, Losses, Reached, Record};
 use super::limits;
-use crate::decode::{Batch, RawEvent, Unpacker};
+use crate::decode::RawEvent;
 use crate::model::{Loss, RoundTrip};
+use crate::node::Events;
 
 /// Bytes of records that make a zstd frame.
 const FRAME: usize = 1 << 20;
@@ -71,7 +72,7 @@ pub struct Summary {
 }
 
 enum Message {
-    Batch(Arc<Batch>),
+    Batch(Arc<Events>),
     /// A record, with its line feed.
     Line(Vec<u8>),
     /// Everything so far is to be in the file.
@@ -138,17 +139,17 @@ impl std::fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Starts a recording of what `unpacker` can unpack.
+    /// Starts a recording.
     ///
     /// # Errors
     /// When there can be no thread, or zstd has no memory.
-    pub fn start(target: Target, header: Header, unpacker: Arc<Unpacker>) -> io::Result<Self> {
+    pub fn start(target: Target, header: Header) -> io::Result<Self> {
         let writer = RecordWriter::new(target)?;
         let (sender, receiver) = channel();
         let queue = Arc::<Queue>::default();
         let thread = std::thread::Builder::new().name("recorder".into()).spawn({
             let queue = Arc::clone(&queue);
-            move || run(writer, &unpacker, &receiver, &queue)
+            move || run(writer, &receiver, &queue)
         })?;
         let (unrecorded, batches, patient) = (0, false, false);
         let mut recorder = Self { sender, queue, thread, unrecorded, batches, patient };
@@ -195,7 +196,7 @@ impl Recorder {
     }
 
     /// The analysis is given the events of this batch.
-    pub fn batch(&mut self, batch: &Arc<Batch>) {
+    pub fn batch(&mut self, batch: &Arc<Events>) {
         if self.queue.enter(batch.size(), self.patient) {
             self.send(Message::Batch(Arc::clone(batch)));
             self.batches = true;
@@ -343,11 +344,10 @@ impl RecordWriter {
 /// Turns messages into records until the recorder is gone, or writing fails.
 fn run(
     mut writer: RecordWriter,
-    unpacker: &Unpacker,
     messages: &Receiver<Message>,
     queue: &Queue,
 ) -> io::Result<Summary> {
-    let outcome = write_all(&mut writer, unpacker, messages, queue);
+    let outcome = write_all(&mut writer, messages, queue);
     if outcome.is_err() {
         queue.fail();
         // What still comes is let go, so that it takes no memory.
@@ -362,14 +362,13 @@ fn run(
 
 fn write_all(
     writer: &mut RecordWriter,
-    unpacker: &Unpacker,
     messages: &Receiver<Message>,
     queue: &Queue,
 ) -> io::Result<()> {
     loop {
         match messages.recv_timeout(FLUSH) {
             Ok(Message::Batch(batch)) => {
-                let written = write_batch(writer, unpacker, &batch);
+                let written = write_batch(writer, &batch);
                 queue.leave(batch.size());
                 written?;
             }
@@ -380,13 +379,15 @@ fn write_all(
     }
 }
 
-fn write_batch(writer: &mut RecordWriter, unpacker: &Unpacker, batch: &Batch) -> io::Result<()> {
+fn write_batch(writer: &mut RecordWriter, batch: &Events) -> io::Result<()> {
     let before = writer.summary.events;
-    for record in batch.records() {
-        if let Some(raw) = unpacker.unpack(record) {
-            writer.event(raw)?;
+    let mut written = Ok(());
+    batch.for_each(|event| {
+        if let (Ok(()), Some(event)) = (&written, event) {
+            written = writer.event(event);
         }
-    }
+    });
+    written?;
     let events = writer.summary.events - before;
     writer.record(&Record::Batch(events))
 }

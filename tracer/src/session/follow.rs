@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::Session;
+use super::{Session, send_from};
 use crate::analysis::{Analyzed, Large};
 use crate::facts::PathFacts;
 use crate::model::{NodePing, Role};
@@ -76,7 +76,7 @@ impl Session {
             timeout: PATIENCE,
             ..template
         };
-        let handle = self.send(probe);
+        let handle = self.send(probe)?;
         let deadline = Instant::now() + PATIENCE + INTERVAL * 4;
         while !handle.is_finished() && Instant::now() < deadline {
             self.take(Duration::from_millis(10));
@@ -128,10 +128,7 @@ impl Session {
             dont_fragment: false,
             timeout: PATIENCE,
         };
-        let result = probe
-            .start(self.before.namespaces.get(&inum)?, Arc::clone(&self.stop_probes))
-            .join()
-            .ok()?;
+        let result = send_from(self.before.namespaces.get(&inum)?, probe).ok()?.join().ok()?;
         Some(NodePing {
             from: from.clone(),
             to: to.clone(),

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::Session;
 use super::recording::begin;
-use crate::decode::{Batch, RawEvent, Unpacker, time_of};
+use crate::decode::RawEvent;
 use crate::expect::Family;
 use crate::facts::{self, Collected, PathFacts};
 use crate::model::Topology;
+use crate::node::Events;
 use crate::record::{
     End, Facts, Header, Observed, Record, Recorder, Stage, StageKind, Summary, Target, When,
 };
@@ -21,7 +22,7 @@ const KEPT_BYTES: usize = 32 << 20;
 /// The newest batches of records.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    batches: VecDeque<Arc<Batch>>,
+    batches: VecDeque<Arc<Events>>,
     bytes: usize,
     /// Records that had to go.
     gone: u64,
@@ -29,7 +30,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Adds a batch; the oldest go where there is no room.
-    pub fn add(&mut self, batch: Arc<Batch>) {
+    pub fn add(&mut self, batch: Arc<Events>) {
         self.bytes += batch.size();
         self.batches.push_back(batch);
         while self.bytes > KEPT_BYTES
@@ -45,11 +46,10 @@ impl Kept {
 #[derive(Debug)]
 pub struct Excerpt {
     header: Header,
-    unpacker: Arc<Unpacker>,
     paths: Vec<(Family, Arc<Topology>)>,
     before: Collected<PathFacts>,
     observed: Observed,
-    batches: Vec<Arc<Batch>>,
+    batches: Vec<Arc<Events>>,
     gone: u64,
 }
 
@@ -59,9 +59,9 @@ impl Session {
     pub fn excerpt(&self, command: Vec<String>) -> Excerpt {
         let mut observation = self.observation.clone();
         observation.end_ns = self.known_until();
-        observation.loss = vec![self.loss_so_far()];
+        observation.loss = self.losses();
         let mut started = self.started;
-        let first = self.kept.batches.front().and_then(|batch| time_of(batch.records().next()?));
+        let first = self.kept.batches.front().and_then(|events| events.first_ns());
         match first {
             Some(first) if self.kept.gone > 0 => {
                 let later = first.saturating_sub(observation.armed_ns);
@@ -75,12 +75,8 @@ impl Session {
         let duration_ns = observation.end_ns.saturating_sub(observation.armed_ns);
         Excerpt {
             header: self.header(started, command),
-            unpacker: Arc::clone(self.decoder.unpacker()),
             paths: self.paths.clone(),
-            before: Collected {
-                facts: self.before.facts.clone(),
-                namespaces: self.before.namespaces.clone(),
-            },
+            before: self.before.clone(),
             observed: Observed { duration_ns, observation },
             batches: self.kept.batches.iter().cloned().collect(),
             gone: self.kept.gone,
@@ -90,13 +86,9 @@ impl Session {
     /// Gives `each` the kept records of these times, ns since the trace began, with that time.
     pub fn records_of(&self, times: &HashSet<u64>, mut each: impl FnMut(u64, RawEvent<'_>)) {
         let began = self.observation.armed_ns;
-        for record in self.kept.batches.iter().flat_map(|batch| batch.records()) {
-            if let Some(since) = time_of(record).and_then(|time| time.checked_sub(began))
-                && times.contains(&since)
-                && let Some(raw) = self.decoder.unpacker().unpack(record)
-            {
-                each(since, raw);
-            }
+        let wanted = |ns: u64| ns.checked_sub(began).is_some_and(|since| times.contains(&since));
+        for events in &self.kept.batches {
+            events.of_times(wanted, |raw| each(raw.time_ns - began, raw));
         }
     }
 }
@@ -114,7 +106,7 @@ impl Excerpt {
     pub fn write(self, target: Target) -> io::Result<Summary> {
         // Without it, the recording has less to tell.
         let after = facts::recollect(&self.before);
-        let mut recorder = Recorder::start(target, self.header, self.unpacker)?;
+        let mut recorder = Recorder::start(target, self.header)?;
         recorder.patient();
         begin(&mut recorder, &self.paths, self.before.facts);
         if self.gone > 0 {
@@ -141,23 +133,34 @@ impl Excerpt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{EventKind, Hook};
+
+    /// Events of four packets of a quarter of a MiB.
+    fn some(n: u8) -> Arc<Events> {
+        let event = RawEvent {
+            time_ns: u64::from(n),
+            netns_inum: 1,
+            ifindex: 1,
+            skb: 1,
+            len: 1,
+            gso: None,
+            kind: EventKind::Hop(Hook::Ingress),
+            l3_offset: 0,
+            protocol: 0,
+            data: vec![n; 256 << 10].into(),
+        };
+        Arc::new(Events::Named(vec![event; 4]))
+    }
 
     #[test]
     fn the_newest_are_kept() {
         let mut kept = Kept::default();
-        for n in 0..100_u8 {
-            let mut batch = Batch::default();
-            for _ in 0..4 {
-                batch.push(&vec![n; 256 << 10]);
-            }
-            kept.add(Arc::new(batch));
-        }
+        (0..100).for_each(|n| kept.add(some(n)));
         assert!(kept.bytes <= KEPT_BYTES);
         let sizes: usize = kept.batches.iter().map(|batch| batch.size()).sum();
         assert_eq!(sizes, kept.bytes);
         let left: usize = kept.batches.iter().map(|batch| batch.len()).sum();
         assert_eq!(kept.gone + left as u64, 400);
-        let newest = kept.batches.back().and_then(|batch| batch.records().next());
-        assert_eq!(newest.and_then(|record| record.first()), Some(&99));
+        assert_eq!(kept.batches.back().and_then(|batch| batch.first_ns()), Some(99));
     }
 }

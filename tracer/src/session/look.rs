@@ -7,8 +7,6 @@
 //! [`Analysis::snapshot`]: crate::analysis::Analysis::snapshot
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,7 +15,7 @@ use anyhow::{Context, Result};
 use super::Session;
 use crate::analysis::State;
 use crate::diagnose::Meta;
-use crate::facts::{self, Collected, FactsError, PathFacts};
+use crate::facts::{self, FactsError, PathFacts};
 use crate::kernel::monotonic_ns;
 use crate::model::ProbeResult;
 use crate::probe::Proto;
@@ -66,7 +64,7 @@ impl Session {
         self.read_again();
         let mut observation = self.observation.clone();
         observation.end_ns = self.known_until();
-        observation.loss = vec![self.loss_so_far()];
+        observation.loss = self.losses();
         observation.probe = self.probed(observation.end_ns);
         let (analyzed, span_ns) = self.analysis.snapshot(observation);
         let state = State { before: Some(&self.before.facts), after: self.looks.facts.as_ref() };
@@ -95,8 +93,7 @@ impl Session {
         self.looks.probed.clear();
         if let Some(probe) = self.probe.take() {
             // Noticed within milliseconds.
-            self.stop_probes.store(true, Relaxed);
-            self.stop_probes = Arc::default();
+            probe.stop();
             let result = probe.join().context("the probe failed")?;
             self.add_probe(result);
             return Ok(true);
@@ -146,8 +143,8 @@ impl Session {
         }
         looks.asked = Some(Instant::now());
         looks.concerned = false;
-        let (facts, namespaces) = (self.before.facts.clone(), self.before.namespaces.clone());
-        let read = move || facts::recollect(&Collected { facts, namespaces });
+        let before = self.before.clone();
+        let read = move || facts::recollect(&before);
         // Without a thread, the looks do without.
         looks.reading = std::thread::Builder::new().name("facts".into()).spawn(read).ok();
     }

@@ -6,6 +6,7 @@
 //! a ping from node to node) is sent by [`follow`] over the same capture.
 
 mod courtesy;
+mod feeds;
 mod follow;
 mod keep;
 mod look;
@@ -15,26 +16,26 @@ mod spec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::analysis::{self, Analysis, Analyzed, Large, State};
-use crate::decode::{Batch, Decoder};
+use crate::decode::Parser;
 use crate::diagnose::Meta;
 use crate::endpoint::{self, Resolved};
 use crate::expect::{self, Family};
 use crate::facts::{self, Collected, PathFacts};
-use crate::inventory::Inventory;
-use crate::kernel::{Capture, Filter, Options, monotonic_ns};
+use crate::kernel::{Filter, Options, monotonic_ns};
 use crate::model::{Alias, Direction, End, Loss, Observation, Topology};
-use crate::probe::{self, Probe, ProbeHandle};
+use crate::node::{CaptureRequest, Events, Namespace, Nodes, ProbeRequest, Probing};
+use crate::probe::{self, Probe};
 use crate::record::{Recorder, StageKind, Summary};
 use crate::report::Report;
 use tracer_common::MAX_PAIRS;
 
 use courtesy::Courtesy;
+use feeds::{Arrival, Feeds};
 pub use keep::Excerpt;
 pub use look::Look;
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
@@ -113,23 +114,24 @@ pub struct Session {
     paths: Vec<(Family, Arc<Topology>)>,
     analysis: Analysis,
     observation: Observation,
-    probe: Option<ProbeHandle>,
-    capture: Capture,
-    decoder: Decoder,
+    probe: Option<Box<dyn Probing>>,
+    feeds: Feeds,
+    parser: Parser,
+    /// Events that could not be decoded here.
+    undecodable: u64,
     /// Set from outside (Ctrl-C) to end the trace.
     stop: Arc<AtomicBool>,
-    /// Probes end with it.
-    stop_probes: Arc<AtomicBool>,
     started: jiff::Timestamp,
     begun: Instant,
-    /// Batches not yet decoded.
-    waiting: VecDeque<Batch>,
+    /// Events not yet decoded, by source.
+    waiting: VecDeque<(usize, Events)>,
     waiting_bytes: usize,
     /// When a packet was last seen.
     last_event: Instant,
     /// When the probe was first seen to have sent everything.
     all_sent: Option<Instant>,
-    stations_checked: Instant,
+    /// When what is gone was last looked for.
+    noted: Instant,
     patience: Duration,
     notices: Vec<String>,
     recorder: Option<Recorder>,
@@ -156,12 +158,12 @@ impl Session {
         spec: Spec,
         src: Resolved,
         dst: &Resolved,
-        inventory: Option<&Inventory>,
+        nodes: &Nodes,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         endpoint::distinct(&src, dst)?;
         let families = families(&spec, &src.end, &dst.end)?;
-        let before = facts::collect(inventory, &src, dst)?;
+        let before = facts::collect(nodes, &src, dst)?;
         let mut paths = Vec::new();
         for family in families {
             paths.push((family, Arc::new(expect::topology(&before.facts, family)?)));
@@ -177,13 +179,14 @@ impl Session {
         }
         let topology = Arc::clone(&paths[0].1);
         let filter = filter(&spec, &before.facts, &paths);
-        let mut capture = Capture::start(&topology, &before.namespaces, &filter, &options)?;
-        let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
-        let decoder = Decoder::new(&topology, capture.slots().to_vec(), names);
+        let request = CaptureRequest { stations: Vec::new(), filter, options };
+        let namespace_of = |inum| before.namespaces.get(&inum);
+        let feeds = Feeds::start(&topology.stations, &src.node, &request, namespace_of)?;
+        let parser = Parser::new(&topology);
         let observation = Observation {
             armed_ns: monotonic_ns(),
-            disabled: capture.disabled().to_vec(),
-            vanished: capture.vanished().to_vec(),
+            disabled: feeds.disabled(),
+            vanished: feeds.vanished(),
             ..Observation::default()
         };
         let notices = observation.disabled.iter().chain(&topology.gaps).cloned().collect();
@@ -196,17 +199,17 @@ impl Session {
             paths,
             observation,
             probe: None,
-            capture,
-            decoder,
+            feeds,
+            parser,
+            undecodable: 0,
             stop,
-            stop_probes: Arc::default(),
             started: jiff::Timestamp::now(),
             begun: now,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             last_event: now,
             all_sent: None,
-            stations_checked: now,
+            noted: now,
             patience: TIME_IS_UP,
             notices,
             recorder: None,
@@ -252,7 +255,7 @@ impl Session {
             self.patience = INTERRUPTED;
             return false;
         }
-        if self.spec.duration.is_some_and(|d| self.begun.elapsed() >= d) {
+        if self.spec.duration.is_some_and(|d| self.begun.elapsed() >= d) || self.feeds.over() {
             self.patience = TIME_IS_UP;
             return false;
         }
@@ -266,9 +269,9 @@ impl Session {
             self.patience = LATE_DROPS;
             return false;
         }
-        if self.stations_checked.elapsed() >= Duration::from_secs(1) {
-            self.stations_checked = Instant::now();
-            self.check_stations();
+        if self.noted.elapsed() >= Duration::from_secs(1) {
+            self.noted = Instant::now();
+            self.note_vanished();
             self.record_losses();
         }
         true
@@ -287,7 +290,6 @@ impl Session {
         if !self.stop.load(Relaxed) {
             report = self.follow_up(report, &mut main, &after)?;
         }
-        self.stop_probes.store(true, Relaxed);
         let recording = self.end_recording(&after, &report);
         Ok(Finished { report, recording, notices: self.notices() })
     }
@@ -328,7 +330,7 @@ impl Session {
             size: usize::from(self.spec.size.unwrap_or(DEFAULT_SIZE)),
             ..self.template()?
         };
-        self.probe = Some(self.send(probe));
+        self.probe = Some(self.send(probe)?);
         Ok(())
     }
 
@@ -355,8 +357,8 @@ impl Session {
         })
     }
 
-    fn send(&self, probe: Probe) -> ProbeHandle {
-        probe.start(&self.src.pod_netns, Arc::clone(&self.stop_probes))
+    fn send(&self, probe: Probe) -> Result<Box<dyn Probing>> {
+        send_from(&self.src.pod_netns, probe)
     }
 
     /// Whether the probe has sent everything and nothing more is to be expected of it.
@@ -405,23 +407,18 @@ impl Session {
                 break;
             }
         }
-        self.stop_probes.store(true, Relaxed);
         if let Some(probe) = self.probe.take() {
+            probe.stop();
             let result = probe.join().context("the probe failed")?;
             self.add_probe(result);
         }
-        self.stop_probes = Arc::default();
-        self.check_stations();
-        self.capture.sync();
         // What is left is to be recorded whole; nothing waits for it any more.
         self.record(Recorder::patient);
         self.observation.end_ns = monotonic_ns();
-        while let Ok(batch) = self.capture.batches().try_recv() {
-            self.waiting_bytes += batch.size();
-            self.waiting.push_back(batch);
-        }
+        self.sync();
+        self.note_vanished();
         self.work_off(None);
-        self.observation.loss = vec![self.loss_so_far()];
+        self.observation.loss = self.losses();
         if self.duration_ns == 0 {
             self.duration_ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
@@ -441,31 +438,43 @@ impl Session {
         Ok(over.finish(observation))
     }
 
-    /// Takes batches for about `time`, and decodes them unless the traffic is heavy.
+    /// Takes events for about `time`, and decodes them unless the traffic is heavy.
     fn take(&mut self, time: Duration) {
         let until = Instant::now() + time;
         let mut taken = 0;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.capture.batches().recv_timeout(left) {
-                Ok(batch) => {
-                    taken += batch.size();
-                    self.last_event = Instant::now();
-                    self.waiting_bytes += batch.size();
-                    self.waiting.push_back(batch);
-                }
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => {
-                    // The reader has gone; do not spin.
-                    std::thread::sleep(left);
-                    break;
-                }
-            }
+        while let Some(arrival) = self.feeds.next(until.saturating_duration_since(Instant::now())) {
+            taken += self.arrived(arrival);
         }
         if self.spec.watched {
             self.work_off(Some(TURN));
         } else if taken < BUSY_BYTES || self.waiting_bytes > DEFER_BYTES {
             self.work_off(None);
+        }
+    }
+
+    /// Takes everything that has happened by now.
+    fn sync(&mut self) {
+        let mut arrived = Vec::new();
+        self.feeds.sync(|arrival| arrived.push(arrival));
+        for arrival in arrived {
+            self.arrived(arrival);
+        }
+    }
+
+    /// Puts aside what came; bytes of events.
+    fn arrived(&mut self, arrival: Arrival) -> usize {
+        match arrival {
+            Arrival::Events(source, events) => {
+                let size = events.size();
+                self.last_event = Instant::now();
+                self.waiting_bytes += size;
+                self.waiting.push_back((source, events));
+                size
+            }
+            Arrival::Word(word) => {
+                self.notices.extend(word);
+                0
+            }
         }
     }
 
@@ -479,18 +488,24 @@ impl Session {
         let polite = !self.spec.watched || self.waiting_bytes < BEHIND_BYTES;
         let _courtesy = polite.then(Courtesy::begin);
         let until = time.map(|time| Instant::now() + time);
-        while let Some(mut batch) = self.waiting.pop_front() {
+        while let Some((_, mut events)) = self.waiting.pop_front() {
+            self.waiting_bytes -= events.size();
             if self.spec.watched {
-                batch.shrink();
+                events.shrink();
             }
-            let batch = Arc::new(batch);
-            self.record(|recorder| recorder.batch(&batch));
-            let events = self.decoder.decode(&batch);
-            self.capture.release(&batch);
-            self.waiting_bytes -= batch.size();
-            self.analysis.push(events);
+            let events = Arc::new(events);
+            self.record(|recorder| recorder.batch(&events));
+            let mut decoded = Vec::with_capacity(events.len());
+            let mut undecodable = 0;
+            events.for_each(|raw| match raw.and_then(|raw| self.parser.parse(raw)) {
+                Some(event) => decoded.push(event),
+                None => undecodable += 1,
+            });
+            self.undecodable += undecodable;
+            events.release();
+            self.analysis.push(decoded);
             if self.spec.watched {
-                self.kept.add(batch);
+                self.kept.add(events);
             }
             if until.is_some_and(|until| Instant::now() >= until) {
                 break;
@@ -498,36 +513,31 @@ impl Session {
         }
     }
 
-    /// Events lost so far, and the node where.
-    fn loss_so_far(&self) -> (String, Loss) {
-        let node = self.topology().src.as_ref().map_or_else(String::new, |e| e.node.clone());
-        (node, Loss { undecodable: self.decoder.undecodable(), ..self.capture.loss() })
+    /// What was lost so far, by node.
+    fn losses(&self) -> Vec<(String, Loss)> {
+        let sources = self.feeds.sources.iter();
+        let mut losses: Vec<_> = sources.map(|s| (s.node.clone(), s.loss.clone())).collect();
+        if let Some((_, loss)) = losses.last_mut() {
+            loss.undecodable += self.undecodable;
+        }
+        losses
     }
 
     /// Notes interfaces that are no longer there, once each.
-    fn check_stations(&mut self) {
-        let topology = Arc::clone(&self.paths[0].1);
-        let mut gone = Vec::new();
-        for (inum, netns) in &self.before.namespaces {
-            let stations: Vec<_> =
-                topology.stations.iter().filter(|s| s.netns_inum == *inum).collect();
-            let there = netns.run(|| {
-                stations
-                    .iter()
-                    .map(|s| nix::net::if_::if_nametoindex(s.name.as_str()).ok() == Some(s.ifindex))
-                    .collect::<Vec<_>>()
-            });
-            if let Ok(there) = there {
-                gone.extend(stations.iter().zip(there).filter(|(_, t)| !t).map(|(s, _)| s.label()));
+    fn note_vanished(&mut self) {
+        for label in self.feeds.vanished() {
+            if !self.observation.vanished.contains(&label) {
+                self.notices.push(format!("interface {label} vanished during the trace"));
+                self.observation.vanished.push(label);
             }
         }
-        let vanished = &mut self.observation.vanished;
-        gone.retain(|label| !vanished.contains(label));
-        for label in gone {
-            self.notices.push(format!("interface {label} vanished during the trace"));
-            vanished.push(label);
-        }
     }
+}
+
+/// Starts a probe inside a namespace.
+fn send_from(netns: &Namespace, probe: Probe) -> Result<Box<dyn Probing>> {
+    let request = ProbeRequest { netns: netns.inum(), probe };
+    netns.site.probe(&request).context("the probe failed")
 }
 
 /// The address families to look at: the one asked for, that of the probe, or all that both ends

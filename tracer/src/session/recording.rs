@@ -9,7 +9,7 @@ use super::Session;
 use crate::expect::Family;
 use crate::facts::PathFacts;
 use crate::kernel::monotonic_ns;
-use crate::model::{Observation, Topology};
+use crate::model::{Loss, Observation, Topology};
 use crate::record::{
     Clock, End, Facts, FamilyTopology, Header, Machine, Observed, Record, Recorder, SCHEMA, Stage,
     StageKind, Summary, Target, When,
@@ -35,9 +35,7 @@ impl Session {
     /// When there can be no writer.
     pub fn record_to(&mut self, target: Target, command: Vec<String>) -> Result<()> {
         let header = self.header(self.started, command);
-        let unpacker = Arc::clone(self.decoder.unpacker());
-        let mut recorder =
-            Recorder::start(target, header, unpacker).context("cannot record the trace")?;
+        let mut recorder = Recorder::start(target, header).context("cannot record the trace")?;
         begin(&mut recorder, &self.paths, self.before.facts.clone());
         self.recorder = Some(recorder);
         self.record_observation();
@@ -113,7 +111,8 @@ impl Session {
     /// Records the losses so far.
     pub(super) fn record_losses(&mut self) {
         if self.recorder.is_some() {
-            let loss = self.capture.loss();
+            let losses = self.feeds.sources.iter().map(|source| &source.loss);
+            let loss = losses.fold(Loss::default(), |all, loss| all.plus(loss));
             self.record(|recorder| recorder.losses(&loss));
         }
     }

@@ -281,7 +281,7 @@ fn apply(
     explanation: Explanation,
     bare: Verdict,
 ) -> Verdict {
-    let lost = case.observation.events_lost() > 0 || !case.observation.vanished.is_empty();
+    let lost = case.observation.holes().is_some();
     // A drop event is there whatever else was missed; an absence is not.
     let confidence = match explanation.confidence {
         Confidence::Proven if lost => Confidence::Likely,

@@ -115,6 +115,7 @@ fn causes(node: &str, loss: &Loss) -> String {
         (loss.ring_drop, "drop events, ring buffer full"),
         (loss.backlog, "events, backlog full"),
         (loss.undecodable, "undecodable"),
+        (loss.over_rate, "events, more in a second than the node hands out"),
     ];
     let parts: Vec<String> =
         parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

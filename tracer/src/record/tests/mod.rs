@@ -94,7 +94,7 @@ fn what_does_not_fit_into_the_queue_is_counted_and_said() {
     while big.size() < 100 << 20 {
         big.push(&[0; 1 << 20]);
     }
-    let big = std::sync::Arc::new(big);
+    let big = tape.events(&big);
     for _ in 0..3 {
         recorder.batch(&big);
     }
@@ -117,7 +117,7 @@ fn a_full_disk_ends_the_recording_and_not_the_trace() {
     out.fill();
     let mut recorder = tape.start(&out);
     for batch in &tape.batches {
-        recorder.batch(batch);
+        recorder.batch(&tape.events(batch));
     }
     tape.end(&mut recorder);
     assert_eq!(recorder.finish().unwrap_err().kind(), std::io::ErrorKind::StorageFull);

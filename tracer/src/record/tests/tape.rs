@@ -10,7 +10,9 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::correlate::testing::{NODE_A, NODE_B, POD_A, POD_B, WIRE, cross_node};
 use crate::decode::{Batch, KernelNames, NameSource, Unpacker};
 use crate::expect::Family;
+use crate::kernel::HeldBatch;
 use crate::model::{Hook, Observation, Role, Topology};
+use crate::node::Events;
 use crate::record::*;
 
 const SLOTS: [u32; 5] = [POD_A, NODE_A, WIRE, NODE_B, POD_B];
@@ -78,6 +80,12 @@ impl Tape {
         Self { topology, batches, armed_ns, closed_ns: time_ns }
     }
 
+    /// A batch as a node of this machine hands it out.
+    pub(crate) fn events(&self, batch: &Batch) -> Arc<Events> {
+        let unpacker = Arc::new(Unpacker::new(self.slots(), self.names()));
+        Arc::new(Events::Raw { batch: HeldBatch::from(batch.clone()), unpacker })
+    }
+
     pub(crate) fn slots(&self) -> Vec<u32> {
         SLOTS.to_vec()
     }
@@ -106,8 +114,7 @@ impl Tape {
             part: 1,
             private: false,
         };
-        let unpacker = Arc::new(Unpacker::new(self.slots(), self.names()));
-        let mut recorder = Recorder::start(Target::new(out.clone()), header, unpacker).unwrap();
+        let mut recorder = Recorder::start(Target::new(out.clone()), header).unwrap();
         let topology = self.topology.as_ref().clone();
         let topology = FamilyTopology { family: Family::V4, topology };
         recorder.record(&Record::Topology(Box::new(topology)));
@@ -132,7 +139,7 @@ impl Tape {
         let out = Shared::default();
         let mut recorder = self.start(&out);
         for batch in &self.batches {
-            recorder.batch(batch);
+            recorder.batch(&self.events(batch));
             recorder.idle();
         }
         self.end(&mut recorder);

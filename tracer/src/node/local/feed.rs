@@ -1,0 +1,234 @@
+//! What a capture on this machine sees, chunk by chunk.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use crate::decode::{RawEvent, Unpacker};
+use crate::kernel::{Capture, HeldBatch, Options, monotonic_ns};
+use crate::model::{EventKind, Station};
+use crate::netns::Netns;
+use crate::node::message::HEARTBEAT;
+use crate::node::{Chunk, End, Events, Feed, NodeError, Started};
+
+/// How often is looked whether the stations are still there.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// What a node does for somebody elsewhere, at most. The default does everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a capture goes on.
+    pub duration: Option<Duration>,
+    /// Events in a second; what comes beyond is lost, and counted ([`crate::model::Loss::over_rate`]).
+    pub events_per_second: Option<u64>,
+    /// Memory for events that wait to be taken, bytes.
+    pub backlog_bytes: usize,
+    /// Size of the ring buffer, bytes.
+    pub ring_bytes: u32,
+    /// For somebody elsewhere at all.
+    pub(super) serving: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            duration: None,
+            events_per_second: None,
+            backlog_bytes: usize::MAX,
+            ring_bytes: u32::MAX,
+            serving: false,
+        }
+    }
+}
+
+impl Limits {
+    /// What is left of what was asked for.
+    pub(super) fn options(&self, asked: &Options) -> Options {
+        Options {
+            ring_bytes: asked.ring_bytes.min(self.ring_bytes),
+            backlog_bytes: asked.backlog_bytes.min(self.backlog_bytes),
+            ..asked.clone()
+        }
+    }
+}
+
+pub(super) struct LocalFeed {
+    capture: Capture,
+    unpacker: Arc<Unpacker>,
+    started: Started,
+    stations: Vec<Station>,
+    /// Those that stations are in, by inode.
+    namespaces: HashMap<u32, Netns>,
+    vanished: Vec<String>,
+    checked: Instant,
+    /// What happened before has been handed out, ns.
+    until_ns: u64,
+    /// `Some` where events are named here.
+    serving: Option<Serving>,
+    ended: bool,
+}
+
+impl std::fmt::Debug for LocalFeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalFeed").field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+impl LocalFeed {
+    pub fn new(
+        mut capture: Capture,
+        stations: &[Station],
+        mut namespaces: HashMap<u32, Netns>,
+        limits: &Limits,
+    ) -> Self {
+        let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
+        let unpacker = Arc::new(Unpacker::new(capture.slots().to_vec(), names));
+        let started = Started {
+            armed_ns: monotonic_ns(),
+            disabled: capture.disabled().to_vec(),
+            vanished: capture.vanished().to_vec(),
+        };
+        namespaces.retain(|inum, _| stations.iter().any(|s| s.netns_inum == *inum));
+        Self {
+            unpacker,
+            stations: stations.to_vec(),
+            vanished: started.vanished.clone(),
+            checked: Instant::now(),
+            until_ns: 0,
+            serving: limits.serving.then(|| Serving::new(limits.clone(), capture.slots())),
+            started,
+            namespaces,
+            capture,
+            ended: false,
+        }
+    }
+
+    /// Notes interfaces that are no longer there, once each.
+    fn check_stations(&mut self) {
+        self.checked = Instant::now();
+        for (inum, netns) in &self.namespaces {
+            let here: Vec<_> = self.stations.iter().filter(|s| s.netns_inum == *inum).collect();
+            let gone = netns.run(|| {
+                let there = |s: &Station| {
+                    nix::net::if_::if_nametoindex(s.name.as_str()).ok() == Some(s.ifindex)
+                };
+                here.iter().filter(|s| !there(s)).map(|s| s.label()).collect::<Vec<_>>()
+            });
+            for label in gone.unwrap_or_default() {
+                if !self.vanished.contains(&label) {
+                    self.vanished.push(label);
+                }
+            }
+        }
+    }
+
+    fn chunk(&mut self, batch: Option<HeldBatch>) -> Chunk {
+        let unpacker = Arc::clone(&self.unpacker);
+        let events = match (batch, &mut self.serving) {
+            (None, _) => Events::default(),
+            (Some(batch), None) => Events::Raw { batch, unpacker },
+            (Some(batch), Some(serving)) => serving.name(&Events::Raw { batch, unpacker }),
+        };
+        let mut loss = self.capture.loss();
+        let mut end = None;
+        if let Some(serving) = &self.serving {
+            loss.undecodable += serving.undecodable;
+            loss.over_rate += serving.over_rate;
+            end = serving.end();
+        }
+        self.ended = end.is_some();
+        let (until_ns, vanished) = (self.until_ns, self.vanished.clone());
+        Chunk { until_ns, events, loss, vanished, end }
+    }
+}
+
+impl Feed for LocalFeed {
+    fn started(&self) -> &Started {
+        &self.started
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Option<Chunk>, NodeError> {
+        if self.ended {
+            std::thread::sleep(wait);
+            return Ok(None);
+        }
+        if self.checked.elapsed() >= CHECK {
+            self.check_stations();
+        }
+        // Read before the queue is: what it speaks of is in there by now.
+        let until_ns = self.capture.until_ns();
+        let batch = match self.capture.batches().try_recv() {
+            Ok(batch) => Some(batch),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                self.until_ns = until_ns;
+                match self.capture.batches().recv_timeout(wait.min(HEARTBEAT)) {
+                    Ok(batch) => Some(batch),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(NodeError::Capture(
+                            "the events cannot be read any more".into(),
+                        ));
+                    }
+                }
+            }
+        };
+        Ok(Some(self.chunk(batch)))
+    }
+}
+
+/// What is done for somebody elsewhere.
+struct Serving {
+    limits: Limits,
+    begun: Instant,
+    /// Namespaces whose drops are this node's; `None`: all of the machine's.
+    own: Option<HashSet<u32>>,
+    undecodable: u64,
+    over_rate: u64,
+    /// The second that runs, and the events in it.
+    second: (u64, u64),
+}
+
+impl Serving {
+    fn new(limits: Limits, slots: &[u32]) -> Self {
+        let inum = |path: &str| Netns::open(path).ok().map(|n| n.inum());
+        let whole = match (Netns::current(), inum("/proc/1/ns/net")) {
+            (Ok(here), Some(first)) => here.inum() == first,
+            _ => true,
+        };
+        let own = (!whole).then(|| slots.iter().copied().chain([0]).collect());
+        let (undecodable, over_rate, second) = (0, 0, (0, 0));
+        Self { limits, begun: Instant::now(), own, undecodable, over_rate, second }
+    }
+
+    fn end(&self) -> Option<End> {
+        let most = self.limits.duration.filter(|most| self.begun.elapsed() >= *most)?;
+        Some(End::Duration(most))
+    }
+
+    fn name(&mut self, events: &Events) -> Events {
+        let second = self.begun.elapsed().as_secs();
+        if second != self.second.0 {
+            self.second = (second, 0);
+        }
+        let mut named: Vec<RawEvent<'static>> = Vec::with_capacity(events.len());
+        events.for_each(|event| {
+            let Some(event) = event else {
+                self.undecodable += 1;
+                return;
+            };
+            let foreign = matches!(event.kind, EventKind::Drop(_))
+                && self.own.as_ref().is_some_and(|own| !own.contains(&event.netns_inum));
+            if foreign {
+                return;
+            }
+            self.second.1 += 1;
+            if self.limits.events_per_second.is_some_and(|most| self.second.1 > most) {
+                self.over_rate += 1;
+                return;
+            }
+            named.push(event.into_owned());
+        });
+        Events::Named(named)
+    }
+}

@@ -1,0 +1,307 @@
+//! What comes from the nodes of a trace: one feed each, taken by a thread each, put into one queue.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::endpoint::NodeHandle;
+use crate::kernel::monotonic_ns;
+use crate::model::{Loss, Station};
+use crate::node::{CaptureRequest, Chunk, End, Events, Feed, Namespace, NodeError, Site};
+
+/// How often a thread looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Events of other machines that wait here, bytes: beyond it they wait at their nodes, which count
+/// what they have to drop.
+const WAITING: usize = 256 << 20;
+
+/// How long is waited for what a node has seen by now.
+const SYNC: Duration = Duration::from_secs(3);
+
+/// A node that could not be reached any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// Until when it told everything, ns on its clock.
+    pub since_ns: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// One feed, as far as it has come.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub site: Arc<Site>,
+    /// The node that its losses are told under.
+    pub node: String,
+    /// From then on everything was attached there, ns on its clock.
+    pub armed_ns: u64,
+    /// What happened before has been taken, ns on its clock.
+    pub until_ns: u64,
+    pub loss: Loss,
+    pub gone: Option<Gone>,
+    /// Nothing more comes from there.
+    pub over: bool,
+    disabled: Vec<String>,
+    vanished: Vec<String>,
+}
+
+/// What came.
+pub(super) enum Arrival {
+    /// Events of this source.
+    Events(usize, Events),
+    /// Nothing but the time until which nothing happened, and perhaps what else there is to say.
+    Word(Option<String>),
+}
+
+enum Message {
+    Chunk(usize, Chunk),
+    Gone(usize, NodeError),
+}
+
+/// Memory for what waits.
+#[derive(Debug, Default)]
+struct Room {
+    taken: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Room {
+    fn taken(&self) -> MutexGuard<'_, usize> {
+        // A number cannot be left half-way.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, size: usize, stop: &AtomicBool) {
+        let mut taken = self.taken();
+        while *taken > 0 && *taken + size > WAITING && !stop.load(Relaxed) {
+            let waited = self.changed.wait_timeout(taken, LOOK);
+            taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *taken += size;
+    }
+
+    fn leave(&self, size: usize) {
+        let mut taken = self.taken();
+        *taken = taken.saturating_sub(size);
+        drop(taken);
+        self.changed.notify_all();
+    }
+}
+
+/// The feeds of a trace. Dropping them detaches everything.
+#[derive(Debug)]
+pub(super) struct Feeds {
+    pub sources: Vec<Source>,
+    messages: Receiver<Message>,
+    stop: Arc<AtomicBool>,
+    room: Arc<Room>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Feeds {
+    /// Attaches to all stations of a path. `request` lacks them; `namespace_of` tells where each is.
+    /// The site of the source comes last, so that a packet seen at its first station is seen
+    /// everywhere.
+    pub fn start<'a>(
+        stations: &[Station],
+        source: &NodeHandle,
+        request: &CaptureRequest,
+        namespace_of: impl Fn(u32) -> Option<&'a Namespace>,
+    ) -> Result<Self> {
+        let mut sites: Vec<(Arc<Site>, Vec<Station>)> = Vec::new();
+        for station in stations {
+            let namespace = namespace_of(station.netns_inum)
+                .with_context(|| format!("nobody knows where {} is", station.label()))?;
+            match sites.iter_mut().find(|(site, _)| Arc::ptr_eq(site, &namespace.site)) {
+                Some((_, here)) => here.push(station.clone()),
+                None => sites.push((Arc::clone(&namespace.site), vec![station.clone()])),
+            }
+        }
+        let source_site = &source.netns.site;
+        sites.sort_by_key(|(site, _)| Arc::ptr_eq(site, source_site));
+        let (sender, messages) = channel();
+        let mut feeds = Self {
+            sources: Vec::new(),
+            messages,
+            stop: Arc::default(),
+            room: Arc::default(),
+            threads: Vec::new(),
+        };
+        let mut taken = Vec::new();
+        for (site, stations) in sites {
+            let node = match site.name() {
+                Some(name) => name.to_owned(),
+                None if Arc::ptr_eq(&site, source_site) => source.name.clone(),
+                None => stations.first().map_or_else(String::new, |s| s.node.clone()),
+            };
+            let feed = site.capture(&CaptureRequest { stations, ..request.clone() });
+            // What is wrong on this machine says so itself.
+            let feed = if site.is_remote() {
+                feed.with_context(|| format!("cannot observe node {node}"))?
+            } else {
+                feed?
+            };
+            let started = feed.started().clone();
+            feeds.sources.push(Source {
+                site: Arc::clone(&site),
+                node,
+                armed_ns: started.armed_ns,
+                until_ns: 0,
+                loss: Loss::default(),
+                gone: None,
+                over: false,
+                disabled: started.disabled,
+                vanished: started.vanished,
+            });
+            taken.push(feed);
+        }
+        for (at, feed) in taken.into_iter().enumerate() {
+            feeds.spawn(at, feed, &sender)?;
+        }
+        Ok(feeds)
+    }
+
+    fn spawn(&mut self, at: usize, feed: Box<dyn Feed>, sender: &Sender<Message>) -> Result<()> {
+        let site = &self.sources[at].site;
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let cannot = "cannot start a thread";
+        let (stop, out) = (Arc::clone(&self.stop), sender.clone());
+        let room = site.is_remote().then(|| Arc::clone(&self.room));
+        let taker = thread("feed").spawn(move || take(at, feed, &out, room.as_deref(), &stop));
+        self.threads.push(taker.context(cannot)?);
+        Ok(())
+    }
+
+    /// Probes that cannot run, each with the reason.
+    pub fn disabled(&self) -> Vec<String> {
+        self.sources.iter().flat_map(|s| s.disabled.iter().cloned()).collect()
+    }
+
+    /// Stations that are gone, by label.
+    pub fn vanished(&self) -> Vec<String> {
+        self.sources.iter().flat_map(|s| s.vanished.iter().cloned()).collect()
+    }
+
+    /// Whether nothing more comes from anywhere.
+    pub fn over(&self) -> bool {
+        self.sources.iter().all(|s| s.over)
+    }
+
+    /// The next thing that comes within `wait`.
+    pub fn next(&mut self, wait: Duration) -> Option<Arrival> {
+        let message = match self.messages.recv_timeout(wait) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => {
+                // All have gone; do not spin.
+                std::thread::sleep(wait);
+                return None;
+            }
+        };
+        Some(self.account(message))
+    }
+
+    fn account(&mut self, message: Message) -> Arrival {
+        match message {
+            Message::Gone(at, error) => {
+                let source = &mut self.sources[at];
+                source.over = true;
+                let why = error.to_string();
+                let word = format!("node {} is unreachable: {why}", source.node);
+                source.gone = Some(Gone { since_ns: source.until_ns.max(source.armed_ns), why });
+                Arrival::Word(Some(word))
+            }
+            Message::Chunk(at, chunk) => {
+                let source = &mut self.sources[at];
+                if source.site.is_remote() {
+                    self.room.leave(chunk.events.size());
+                }
+                source.until_ns = source.until_ns.max(chunk.until_ns);
+                source.loss = chunk.loss;
+                source.vanished = chunk.vanished;
+                let word = chunk.end.map(|end| {
+                    source.over = true;
+                    let why = match end {
+                        End::Duration(most) => format!("its limit of {most:?} is reached"),
+                        End::Other(why) => why,
+                    };
+                    let since_ns = source.until_ns.max(source.armed_ns);
+                    source.gone = Some(Gone { since_ns, why: why.clone() });
+                    format!("node {} observes no more: {why}", source.node)
+                });
+                if chunk.events.is_empty() {
+                    Arrival::Word(word)
+                } else {
+                    Arrival::Events(at, chunk.events)
+                }
+            }
+        }
+    }
+
+    /// Takes until everything that has happened by now is there: what comes goes to `each`. A node
+    /// that does not tell is waited for only so long.
+    pub fn sync(&mut self, mut each: impl FnMut(Arrival)) {
+        let now = |source: &Source| match source.site.is_remote() {
+            false => Some(monotonic_ns()),
+            true => source.site.clock().ok().map(|sample| sample.node_ns),
+        };
+        let due: Vec<Option<u64>> =
+            self.sources.iter().map(|s| if s.over { None } else { now(s) }).collect();
+        let deadline = Instant::now() + SYNC;
+        loop {
+            let there = |(s, due): (&Source, &Option<u64>)| {
+                s.over || due.is_none_or(|due| s.until_ns >= due)
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.sources.iter().zip(&due).all(there) || left.is_zero() {
+                break;
+            }
+            if let Some(arrival) = self.next(left.min(LOOK)) {
+                each(arrival);
+            }
+        }
+    }
+}
+
+impl Drop for Feeds {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // A panic in it has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn take(
+    at: usize,
+    mut feed: Box<dyn Feed>,
+    out: &Sender<Message>,
+    room: Option<&Room>,
+    stop: &AtomicBool,
+) {
+    while !stop.load(Relaxed) {
+        match feed.next(LOOK) {
+            Ok(Some(chunk)) => {
+                if let Some(room) = room {
+                    room.enter(chunk.events.size(), stop);
+                }
+                let over = chunk.end.is_some();
+                if out.send(Message::Chunk(at, chunk)).is_err() || over {
+                    return;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                // When nobody listens, nobody need know.
+                let _ = out.send(Message::Gone(at, error));
+                return;
+            }
+        }
+    }
+}
