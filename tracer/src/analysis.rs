@@ -10,7 +10,9 @@ use crate::correlate::{Clocks, Correlator, Limits, Scope};
 use crate::diagnose::{self, Meta};
 use crate::expect::Family;
 use crate::facts::PathFacts;
-use crate::model::{Body, Direction, Event, Observation, Reading, RoundTrip, Topology, Trace};
+use crate::model::{
+    Body, Direction, Event, Observation, Reading, RoundTrip, Topology, Trace, Unreachable,
+};
 use crate::report::Report;
 
 /// One address family of the flow, while events come.
@@ -149,6 +151,11 @@ impl Analysis {
         self.clocks.place(Reading { machine: 0, ns }).ns
     }
 
+    /// What machine 0 showed when another showed this, nearly.
+    pub fn machine_0_at(&self, reading: Reading) -> u64 {
+        self.clocks.machine_0_at(reading)
+    }
+
     /// The same with the times of an observation.
     fn observed(&self, observation: &Observation) -> Observation {
         if !self.clocks.several() {
@@ -158,6 +165,11 @@ impl Analysis {
             armed_ns: self.on_axis(observation.armed_ns),
             closed_ns: observation.closed_ns.map(|ns| self.on_axis(ns)),
             end_ns: self.on_axis(observation.end_ns),
+            unreachable: observation
+                .unreachable
+                .iter()
+                .map(|gone| Unreachable { since_ns: self.on_axis(gone.since_ns), ..gone.clone() })
+                .collect(),
             ..observation.clone()
         }
     }

@@ -5,6 +5,7 @@
 //! boundary of a node on another machine, so that behind it a number means one thing.
 //!
 //! * Namespaces get numbers below [`FIRST_INODE`], which no kernel gives to one.
+//! * Times stay what the node's own clock showed; which clock that was is put beside them.
 //! * Kernel addresses have their highest bits set; the number of the node is put there instead. 0
 //!   stays 0: not known.
 
@@ -113,6 +114,7 @@ impl Numbers {
         }
         if let Events::Named(events) = &mut chunk.events {
             for event in events {
+                event.machine = u16::from(self.site);
                 event.netns_inum = self.ours(event.netns_inum);
                 event.skb = self.skb(event.skb);
             }

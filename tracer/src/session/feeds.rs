@@ -10,8 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::endpoint::NodeHandle;
 use crate::kernel::monotonic_ns;
-use crate::model::{Loss, Station};
-use crate::node::{CaptureRequest, Chunk, End, Events, Feed, Namespace, NodeError, Site};
+use crate::model::{Loss, Reading, RoundTrip, Station};
+use crate::node::{
+    CaptureRequest, Chunk, ClockSample, End, Events, Feed, Namespace, NodeError, Site,
+};
 
 /// How often a thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(10);
@@ -22,6 +24,10 @@ const WAITING: usize = 256 << 20;
 
 /// How long is waited for what a node has seen by now.
 const SYNC: Duration = Duration::from_secs(3);
+
+/// How often the clock of another machine is read before the first packet, and how often later.
+const CLOCK_FIRST: usize = 8;
+const CLOCK_LATER: Duration = Duration::from_secs(1);
 
 /// A node that could not be reached any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +60,8 @@ pub(super) struct Source {
 pub(super) enum Arrival {
     /// Events of this source.
     Events(usize, Events),
+    /// The clock of a machine was read.
+    Clock(RoundTrip),
     /// Nothing but the time until which nothing happened, and perhaps what else there is to say.
     Word(Option<String>),
 }
@@ -61,6 +69,7 @@ pub(super) enum Arrival {
 enum Message {
     Chunk(usize, Chunk),
     Gone(usize, NodeError),
+    Clock(RoundTrip),
 }
 
 /// Memory for what waits.
@@ -174,6 +183,11 @@ impl Feeds {
         let room = site.is_remote().then(|| Arc::clone(&self.room));
         let taker = thread("feed").spawn(move || take(at, feed, &out, room.as_deref(), &stop));
         self.threads.push(taker.context(cannot)?);
+        if site.is_remote() {
+            let (site, out, stop) = (Arc::clone(site), sender.clone(), Arc::clone(&self.stop));
+            // Not waited for in the end: it may be waiting for a node that does not answer.
+            thread("clock").spawn(move || read_clock(&site, &out, &stop)).context(cannot)?;
+        }
         Ok(())
     }
 
@@ -185,6 +199,13 @@ impl Feeds {
     /// Stations that are gone, by label.
     pub fn vanished(&self) -> Vec<String> {
         self.sources.iter().flat_map(|s| s.vanished.iter().cloned()).collect()
+    }
+
+    /// Reads the clocks of other machines: what the order of the first packets is told by.
+    pub fn read_clocks(&self) -> Vec<RoundTrip> {
+        let remote = self.sources.iter().filter(|s| s.site.is_remote());
+        let read = |source: &Source| source.site.clock().ok().map(|c| trip(&source.site, c));
+        remote.flat_map(|source| (0..CLOCK_FIRST).map_while(move |_| read(source))).collect()
     }
 
     /// Whether nothing more comes from anywhere.
@@ -208,6 +229,7 @@ impl Feeds {
 
     fn account(&mut self, message: Message) -> Arrival {
         match message {
+            Message::Clock(trip) => Arrival::Clock(trip),
             Message::Gone(at, error) => {
                 let source = &mut self.sources[at];
                 source.over = true;
@@ -302,6 +324,29 @@ fn take(
                 let _ = out.send(Message::Gone(at, error));
                 return;
             }
+        }
+    }
+}
+
+/// A reading of another machine's clock.
+fn trip(site: &Site, sample: ClockSample) -> RoundTrip {
+    let ClockSample { asked_ns, node_ns, answered_ns } = sample;
+    RoundTrip { asked_ns, reading: Reading { machine: site.machine(), ns: node_ns }, answered_ns }
+}
+
+fn read_clock(site: &Site, out: &Sender<Message>, stop: &AtomicBool) {
+    loop {
+        let due = Instant::now() + CLOCK_LATER;
+        while !stop.load(Relaxed) && Instant::now() < due {
+            std::thread::sleep(LOOK);
+        }
+        if stop.load(Relaxed) {
+            return;
+        }
+        // That a node is gone is told by its feed.
+        let Ok(sample) = site.clock() else { return };
+        if out.send(Message::Clock(trip(site, sample))).is_err() {
+            return;
         }
     }
 }

@@ -60,6 +60,7 @@ impl Session {
         let mut observation = self.observation.clone();
         observation.end_ns = self.known_until();
         observation.loss = self.losses();
+        observation.unreachable = self.unreachable();
         let mut started = self.started;
         let first = self.kept.batches.front().and_then(|events| events.first_ns());
         match first {
@@ -138,6 +139,7 @@ mod tests {
     /// Events of four packets of a quarter of a MiB.
     fn some(n: u8) -> Arc<Events> {
         let event = RawEvent {
+            machine: 0,
             time_ns: u64::from(n),
             netns_inum: 1,
             ifindex: 1,

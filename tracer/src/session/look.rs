@@ -65,6 +65,7 @@ impl Session {
         let mut observation = self.observation.clone();
         observation.end_ns = self.known_until();
         observation.loss = self.losses();
+        observation.unreachable = self.unreachable();
         observation.probe = self.probed(observation.end_ns);
         let (analyzed, span_ns) = self.analysis.snapshot(observation);
         let state = State { before: Some(&self.before.facts), after: self.looks.facts.as_ref() };

@@ -13,7 +13,7 @@ mod look;
 mod recording;
 mod spec;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -25,9 +25,11 @@ use crate::decode::Parser;
 use crate::diagnose::Meta;
 use crate::endpoint::{self, Resolved};
 use crate::expect::{self, Family};
-use crate::facts::{self, Collected, PathFacts};
+use crate::facts::{self, Collected, PathFacts, Space};
 use crate::kernel::{Filter, Options, monotonic_ns};
-use crate::model::{Alias, Direction, End, Loss, Observation, Topology};
+use crate::model::{
+    Alias, Direction, End, Loss, Observation, Reading, RoundTrip, Topology, Unreachable,
+};
 use crate::node::{CaptureRequest, Events, Namespace, Nodes, ProbeRequest, Probing};
 use crate::probe::{self, Probe};
 use crate::record::{Recorder, StageKind, Summary};
@@ -69,6 +71,9 @@ const BEHIND_BYTES: usize = 8 << 20;
 /// Where somebody watches, undecoded records take at most this much memory, bytes; beyond it they
 /// are lost, and counted.
 const WATCHED_BACKLOG: usize = 128 << 20;
+
+/// How often the analysis is told how far the nodes have come.
+const TELL: Duration = Duration::from_millis(50);
 
 /// Undecoded records are worked off at the latest when they take this much memory, bytes.
 const DEFER_BYTES: usize = 256 << 20;
@@ -119,6 +124,10 @@ pub struct Session {
     parser: Parser,
     /// Events that could not be decoded here.
     undecodable: u64,
+    /// When the analysis was last told how far the nodes have come.
+    told: Instant,
+    /// Clocks that were read before there was a recorder.
+    round_trips: Vec<RoundTrip>,
     /// Set from outside (Ctrl-C) to end the trace.
     stop: Arc<AtomicBool>,
     started: jiff::Timestamp,
@@ -166,7 +175,9 @@ impl Session {
         let before = facts::collect(nodes, &src, dst)?;
         let mut paths = Vec::new();
         for family in families {
-            paths.push((family, Arc::new(expect::topology(&before.facts, family)?)));
+            let mut topology = expect::topology(&before.facts, family)?;
+            topology.machines = machines(&before);
+            paths.push((family, Arc::new(topology)));
         }
         let mut options = Options {
             attach: spec.attach,
@@ -191,6 +202,7 @@ impl Session {
         };
         let notices = observation.disabled.iter().chain(&topology.gaps).cloned().collect();
         let now = Instant::now();
+        let round_trips = feeds.read_clocks();
         let mut session = Self {
             spec,
             src,
@@ -202,7 +214,9 @@ impl Session {
             feeds,
             parser,
             undecodable: 0,
+            told: now,
             stop,
+            round_trips: Vec::new(),
             started: jiff::Timestamp::now(),
             begun: now,
             waiting: VecDeque::new(),
@@ -217,6 +231,12 @@ impl Session {
             looks: look::Looks::default(),
             kept: keep::Kept::default(),
         };
+        if !round_trips.is_empty() {
+            round_trips.iter().for_each(|trip| session.analysis.round_trip(trip));
+            // On the axis of the clocks that are known by now.
+            session.analysis.arm(session.observation.armed_ns);
+            session.round_trips = round_trips;
+        }
         session.start_probe()?;
         Ok(session)
     }
@@ -287,7 +307,7 @@ impl Session {
         let mut main = self.close_stage(StageKind::Main, None, patience)?;
         let after = facts::recollect(&self.before)?;
         let mut report = self.diagnose(&main, None, &after)?;
-        if !self.stop.load(Relaxed) {
+        if !self.stop.load(Relaxed) && main.observation.unreachable.is_empty() {
             report = self.follow_up(report, &mut main, &after)?;
         }
         let recording = self.end_recording(&after, &report);
@@ -418,7 +438,9 @@ impl Session {
         self.sync();
         self.note_vanished();
         self.work_off(None);
+        self.tell_reached();
         self.observation.loss = self.losses();
+        self.observation.unreachable = self.unreachable();
         if self.duration_ns == 0 {
             self.duration_ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
@@ -471,6 +493,11 @@ impl Session {
                 self.waiting.push_back((source, events));
                 size
             }
+            Arrival::Clock(trip) => {
+                self.analysis.round_trip(&trip);
+                self.record(|recorder| recorder.clock(&trip));
+                0
+            }
             Arrival::Word(word) => {
                 self.notices.extend(word);
                 0
@@ -511,6 +538,44 @@ impl Session {
                 break;
             }
         }
+        if self.told.elapsed() >= TELL {
+            self.tell_reached();
+        }
+    }
+
+    /// Tells the analysis how far each node has come, where events of several machines have to be
+    /// put in order.
+    fn tell_reached(&mut self) {
+        let alone = self.feeds.sources.iter().all(|source| !source.site.is_remote());
+        if alone || !self.waiting.is_empty() {
+            return;
+        }
+        self.told = Instant::now();
+        let here = self.feeds.sources.iter().any(|source| !source.site.is_remote());
+        let sources = self.feeds.sources.iter();
+        let mut reached: Vec<(u16, Option<u64>)> =
+            sources.map(|s| (s.site.machine(), (!s.over).then_some(s.until_ns))).collect();
+        if !here {
+            reached.push((0, None));
+        }
+        for (machine, until_ns) in reached {
+            self.analysis.reached(machine, until_ns);
+            self.record(|recorder| recorder.reached(machine, until_ns));
+        }
+    }
+
+    /// Nodes that are no longer observed.
+    fn unreachable(&self) -> Vec<Unreachable> {
+        let gone = |source: &feeds::Source| {
+            let gone = source.gone.as_ref()?;
+            let reading = Reading { machine: source.site.machine(), ns: gone.since_ns };
+            Some(Unreachable {
+                node: source.node.clone(),
+                since_ns: self.analysis.machine_0_at(reading),
+                why: gone.why.clone(),
+            })
+        };
+        self.feeds.sources.iter().filter_map(gone).collect()
     }
 
     /// What was lost so far, by node.
@@ -532,6 +597,15 @@ impl Session {
             }
         }
     }
+}
+
+/// Machines of the nodes that are not on this one.
+fn machines(before: &Collected<PathFacts>) -> BTreeMap<String, u16> {
+    let of = |space: &Space| {
+        let site = &before.namespaces.get(&space.facts.inum)?.site;
+        site.is_remote().then(|| (space.node.clone(), site.machine()))
+    };
+    before.facts.spaces.iter().filter_map(of).collect()
 }
 
 /// Starts a probe inside a namespace.

@@ -16,6 +16,9 @@ use crate::record::{
 };
 use crate::report::Report;
 
+/// The clock of events.
+const CLOCK: &str = "CLOCK_MONOTONIC";
+
 /// Records where the flow can pass, and the state before.
 pub(super) fn begin(recorder: &mut Recorder, paths: &[(Family, Arc<Topology>)], before: PathFacts) {
     for (family, topology) in paths {
@@ -37,35 +40,53 @@ impl Session {
         let header = self.header(self.started, command);
         let mut recorder = Recorder::start(target, header).context("cannot record the trace")?;
         begin(&mut recorder, &self.paths, self.before.facts.clone());
+        let trips = std::mem::take(&mut self.round_trips);
         self.recorder = Some(recorder);
         self.record_observation();
+        for trip in &trips {
+            self.record(|recorder| recorder.clock(trip));
+        }
         self.record(|recorder| recorder.flush());
         Ok(())
     }
 
     /// The first record of a recording that starts at a time.
     pub(super) fn header(&self, started: jiff::Timestamp, command: Vec<String>) -> Header {
-        let uname = nix::sys::utsname::uname();
-        let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
-            uname.as_ref().map_or_else(|_| String::new(), |u| of(u).to_string_lossy().into_owned())
-        };
         Header {
             schema: SCHEMA.to_owned(),
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             started: started.to_string(),
             command,
-            machines: vec![Machine {
-                kernel: text(|u| u.release()),
-                architecture: text(|u| u.machine()),
-                clock: Clock {
-                    name: "CLOCK_MONOTONIC".to_owned(),
-                    at_ns: monotonic_ns(),
-                    wall: jiff::Timestamp::now().to_string(),
-                },
-            }],
+            machines: self.machines(),
             part: 1,
             private: false,
         }
+    }
+
+    /// Machines by their number.
+    fn machines(&self) -> Vec<Machine> {
+        let wall = jiff::Timestamp::now().to_string();
+        let here = Clock { name: CLOCK.to_owned(), at_ns: monotonic_ns(), wall };
+        let uname = nix::sys::utsname::uname();
+        let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+            uname.as_ref().map_or_else(|_| String::new(), |u| of(u).to_string_lossy().into_owned())
+        };
+        let (kernel, architecture) = (text(|u| u.release()), text(|u| u.machine()));
+        let mut machines = vec![Machine { kernel, architecture, clock: here }];
+        for source in &self.feeds.sources {
+            let (number, said) = (usize::from(source.site.machine()), source.site.said());
+            let Some(said) = said.filter(|_| number > 0) else { continue };
+            if machines.len() <= number {
+                machines.resize(number + 1, Machine::default());
+            }
+            let (at_ns, wall) = (said.clock_ns, said.wall.clone());
+            machines[number] = Machine {
+                kernel: said.kernel.clone(),
+                architecture: said.architecture.clone(),
+                clock: Clock { name: CLOCK.to_owned(), at_ns, wall },
+            };
+        }
+        machines
     }
 
     /// Whether the recording goes nowhere any more.

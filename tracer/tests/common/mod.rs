@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "each test file uses its part")]
 
 pub mod clsact;
+pub mod loopback;
 pub mod trace;
 
 use std::ops::Deref;
