@@ -328,6 +328,15 @@ pub struct Latency {
     pub median_ns: u64,
     /// Largest.
     pub max_ns: u64,
+    /// By how much each of these may be wrong at most, ns: 0 where one clock told both times, `null`
+    /// where nobody knows.
+    #[serde(default = "exact")]
+    pub error_ns: Option<u64>,
+}
+
+/// The error of what one clock told.
+fn exact() -> Option<u64> {
+    Some(0)
 }
 
 /// One packet's way.
@@ -347,6 +356,13 @@ pub struct JourneyReport {
     pub outcome: Outcome,
     /// Bytes followed; `null` where there is nothing to follow.
     pub bytes: Option<u64>,
+    /// For TCP data, the number of its first byte in the connection, from 1 (from the first byte seen
+    /// where the trace began in its midst).
+    #[serde(default)]
+    pub first_byte: Option<u64>,
+    /// Parts of TCP data that did not arrive with this packet.
+    #[serde(default)]
+    pub missing: Vec<MissingReport>,
     /// Id of the journey that it retransmits.
     pub retransmission_of: Option<String>,
     /// Id of the journey that it repeats.
@@ -361,6 +377,30 @@ pub struct JourneyReport {
     pub side_drops: Vec<DropReport>,
 }
 
+/// Bytes of a packet that did not arrive with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MissingReport {
+    /// Where they begin in the packet's payload, bytes from 0.
+    pub offset: u64,
+    /// How many.
+    pub bytes: u64,
+    /// First of the segments that they are, counted from 1 in the packet as it was sent; `null` where
+    /// that was one segment.
+    pub first_segment: Option<u64>,
+    /// The last of them.
+    pub last_segment: Option<u64>,
+    /// Where they were seen last; `null`: nowhere.
+    pub last_seen: Option<PointReport>,
+    /// The kernel said that it dropped them.
+    pub dropped: bool,
+    /// Id of the journey that brought them later.
+    pub resent: Option<String>,
+    /// How long after the first sending that one arrived, ns.
+    pub arrived_after_ns: Option<u64>,
+    /// By how much that may be wrong at most, ns.
+    pub arrived_error_ns: Option<u64>,
+}
+
 /// One hop of one packet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HopReport {
@@ -369,8 +409,15 @@ pub struct HopReport {
     pub point: PointReport,
     /// Kernel time since the journey's first hop, ns.
     pub time_ns: u64,
+    /// By how much that may be wrong at most, ns: 0 where one clock told both, `null` where nobody
+    /// knows.
+    #[serde(default = "exact")]
+    pub time_error_ns: Option<u64>,
     /// Since the previous hop, ns.
     pub delta_ns: u64,
+    /// By how much that may be wrong at most, ns.
+    #[serde(default = "exact")]
+    pub delta_error_ns: Option<u64>,
     /// Frame length, bytes.
     pub length: u32,
     /// skbs that carried it here.
@@ -457,6 +504,10 @@ pub struct OuterReport {
 pub struct DropReport {
     /// Kernel time since the journey's first hop, ns.
     pub time_ns: u64,
+    /// By how much that may be wrong at most, ns: 0 where one clock told both, `null` where nobody
+    /// knows.
+    #[serde(default = "exact")]
+    pub time_error_ns: Option<u64>,
     /// Number and name.
     pub reason: KernelReason,
     /// Function that freed the packet.
@@ -508,15 +559,45 @@ pub struct IcmpReport {
     pub about: Option<String>,
 }
 
-/// Offset of a node's clock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A node's clock against that of the node where the trace begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClockReport {
     /// Node.
     pub node: String,
-    /// What to add to the node's time to get the first node's, ns.
+    /// What to add to the node's time to get the first node's, at the end of the trace, ns.
     pub offset_ns: i64,
-    /// Bound of the error, ns.
-    pub error_ns: u64,
+    /// By how much that may be wrong at most, ns: 0 for the same clock, `null` where nobody knows.
+    pub error_ns: Option<u64>,
+    /// How much faster it runs, parts per million; `null`: the trace is too short to tell, or it is
+    /// the same clock.
+    #[serde(default)]
+    pub drift_ppm: Option<f64>,
+    /// What it was told from.
+    #[serde(default)]
+    pub method: ClockMethod,
+    /// Packets recognised on both sides, and questions that the node answered.
+    #[serde(default)]
+    pub samples: u64,
+    /// Times that it was set or stood still during the trace.
+    #[serde(default)]
+    pub steps: u64,
+}
+
+/// What the offset of a clock is known from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClockMethod {
+    /// It is the same clock.
+    #[default]
+    SameClock,
+    /// Packets that were recognised on both sides.
+    Packets,
+    /// Questions to the node and its answers.
+    RoundTrips,
+    /// Both.
+    PacketsAndRoundTrips,
+    /// Nothing.
+    None,
 }
 
 /// Losses in observation.

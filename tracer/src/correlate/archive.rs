@@ -108,7 +108,7 @@ impl Archive {
             .map(|live| {
                 let (outcome, fatal) = judge(&live, bench.plan, bench.window, bench.resets);
                 self.stats.add(&live, bench.plan, outcome, bench.window.counts(&live));
-                conclude(live, outcome, fatal)
+                conclude(live, outcome, fatal, bench.plan)
             })
             .collect()
     }

@@ -122,9 +122,9 @@ impl Correlator {
         if let Some(slot) = sequenced {
             self.datagrams.note_control(slot, id);
         }
-        if let Discriminator::Tcp { flags, .. } = item.discriminator {
+        if let Discriminator::Tcp { flags, seq, .. } = item.discriminator {
             if flags & tcp_flags::SYN != 0 {
-                self.streams.open(item.flow);
+                self.streams.open(item.flow, seq, event.time_ns);
             }
             if flags & tcp_flags::RST != 0 {
                 self.resets.note(item.flow.reversed(), event.time_ns);

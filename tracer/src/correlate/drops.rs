@@ -48,6 +48,7 @@ impl Correlator {
         let drop = JourneyDrop {
             time_ns: event.time_ns,
             clock: event.clock,
+            error_ns: event.error_ns,
             netns_inum: event.netns_inum,
             ifindex: event.ifindex,
             info: info.clone(),

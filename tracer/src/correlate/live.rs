@@ -6,7 +6,7 @@ use super::clock::Clocks;
 use super::identity::{Datagram, Discriminator, Flow, Key};
 use super::plan::Plan;
 use super::ranges::IntervalSet;
-use crate::model::{Direction, Event, Hop, JourneyDrop, Point};
+use crate::model::{Direction, Event, Hop, JourneyDrop, Point, StreamPlace};
 
 /// Hops kept for one packet that goes in circles; a TTL of 64 makes about 62 rounds.
 const MAX_HOPS: usize = 64;
@@ -76,8 +76,8 @@ pub(super) struct Live {
     pub hash: Option<u32>,
     pub ip_id: u32,
     pub segments: u16,
-    /// Number of the TCP connection in whose byte accounts it counts.
-    pub stream: Option<u64>,
+    /// The TCP connection in whose byte accounts it counts.
+    pub stream: Option<StreamPlace>,
     pub hops: Vec<HopState>,
     pub drops: Vec<DropState>,
     pub retransmission_of: Option<u64>,
@@ -105,7 +105,7 @@ impl Live {
     }
 
     /// A piece of a TCP stream.
-    pub fn stream(flow: Flow, stream: u64, start: u64, end: u64) -> Self {
+    pub fn stream(flow: Flow, stream: StreamPlace, start: u64, end: u64) -> Self {
         Self { start, end, stream: Some(stream), ..Self::blank(flow, Home::Stream) }
     }
 
@@ -230,6 +230,7 @@ impl Live {
             len: event.len,
             skbs: 1,
             segments: segments(event),
+            segment_size: event.gso.filter(|gso| gso.segments > 1).map(|gso| gso.size),
             covered,
             packet: event.packet.clone(),
             skb: event.skb,
@@ -266,7 +267,8 @@ impl Live {
             hop.end_ns = placed.ns.saturating_add(took);
         }
         for DropState { drop, .. } in &mut self.drops {
-            drop.time_ns = clocks.place(drop.clock).ns;
+            let placed = clocks.place(drop.clock);
+            (drop.time_ns, drop.error_ns) = (placed.ns, placed.error_ns);
         }
     }
 

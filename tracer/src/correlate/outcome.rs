@@ -5,7 +5,7 @@ use super::drops::Resets;
 use super::live::{DropState, Live};
 use super::noise::is_refusal;
 use super::plan::Plan;
-use crate::model::{Body, Journey, Outcome};
+use crate::model::{Body, ByteRange, Journey, Missing, Outcome};
 
 /// An unfinished journey that began this shortly before the end of the trace is taken to be still
 /// under way, ns: well above a healthy round trip, well below what a person waits for a packet.
@@ -105,10 +105,63 @@ fn sender_told(live: &Live, drop: &DropState, resets: &Resets) -> bool {
     live.told || resets.answered(&live.flow, live.start_ns(), drop.drop.time_ns)
 }
 
+/// The parts that did not reach the last station, each with the point where all of it was seen last.
+fn missing(live: &Live, plan: &Plan) -> Vec<Missing> {
+    let mut points: Vec<_> = live
+        .hops
+        .iter()
+        .filter(|h| !h.again)
+        .filter_map(|h| Some((plan.position(live.direction, h.hop.point)?, h)))
+        .collect();
+    points.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
+    let mut rest = vec![(live.start, live.end)];
+    let mut parts = Vec::new();
+    for (_, hop) in points {
+        let mut left = Vec::new();
+        for (start, end) in std::mem::take(&mut rest) {
+            let gone = hop.cover.missing(start, end);
+            if !plan.is_final(live.direction, hop.hop.point) {
+                let seen = between(start, end, &gone);
+                parts.extend(seen.map(|(s, e)| (s, e, Some(hop.hop.point))));
+            }
+            left.extend(gone);
+        }
+        rest = left;
+    }
+    parts.extend(rest.into_iter().map(|(start, end)| (start, end, None)));
+    parts.retain(|(start, end, _)| start < end);
+    parts.sort_unstable_by_key(|(start, ..)| *start);
+    parts.truncate(Journey::MAX_MISSING);
+    let dropped = |start, end| {
+        let covers = |d: &DropState| d.start <= start && end <= d.end;
+        live.drops.iter().any(|d| covers(d) && ended(live, plan, d))
+    };
+    let part = |(start, end, last_seen)| Missing {
+        range: ByteRange { start, end },
+        last_seen,
+        dropped: dropped(start, end),
+    };
+    parts.into_iter().map(part).collect()
+}
+
+/// What of a range lies between gaps in it, which are in ascending order.
+fn between(start: u64, end: u64, gaps: &[(u64, u64)]) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let ends = gaps.iter().map(|gap| gap.0).chain([end]);
+    let starts = [start].into_iter().chain(gaps.iter().map(|gap| gap.1));
+    starts.zip(ends).filter(|(s, e)| s < e).collect::<Vec<_>>().into_iter()
+}
+
 /// The finished journey.
-pub(super) fn conclude(live: Live, outcome: Outcome, fatal: Option<usize>) -> Journey {
-    let range = (live.start < live.end)
-        .then_some(crate::model::ByteRange { start: live.start, end: live.end });
+pub(super) fn conclude(live: Live, outcome: Outcome, fatal: Option<usize>, plan: &Plan) -> Journey {
+    let missing = match outcome {
+        Outcome::Partial | Outcome::Lost | Outcome::Dropped | Outcome::Rejected => {
+            missing(&live, plan)
+        }
+        Outcome::Delivered | Outcome::InFlight | Outcome::Incomplete | Outcome::Elsewhere => {
+            Vec::new()
+        }
+    };
+    let range = (live.start < live.end).then_some(ByteRange { start: live.start, end: live.end });
     let mut drops: Vec<_> = live.drops.into_iter().map(|d| d.drop).collect();
     let drop = fatal.map(|at| drops.remove(at));
     let mut hops: Vec<_> = live.hops.into_iter().map(|h| h.hop).collect();
@@ -117,6 +170,8 @@ pub(super) fn conclude(live: Live, outcome: Outcome, fatal: Option<usize>) -> Jo
         id: live.id,
         direction: live.direction,
         range,
+        stream: live.stream,
+        missing,
         hops,
         drop,
         side_drops: drops,

@@ -73,7 +73,7 @@ impl Correlator {
         let omitted = judged.len().saturating_sub(scope.listed);
         let journeys = choose(judged, scope.listed)
             .into_iter()
-            .map(|(live, outcome, fatal)| conclude(live.clone(), outcome, fatal));
+            .map(|(live, outcome, fatal)| conclude(live.clone(), outcome, fatal, &self.plan));
         let trace = Trace {
             journeys: journeys.collect(),
             omitted: omitted as u64,

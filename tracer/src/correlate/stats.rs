@@ -100,7 +100,7 @@ impl Stats {
         if matches!(outcome, Outcome::Incomplete | Outcome::InFlight | Outcome::Elsewhere) {
             return;
         }
-        if let Some(stream) = live.stream {
+        if let Some(stream) = live.stream.map(|s| s.number) {
             self.limit_accounts(stream);
         }
         for hop in &live.hops {
@@ -113,7 +113,7 @@ impl Stats {
             stats.packets += u64::from(counts && !hop.again);
             stats.skbs += u64::from(hop.owned);
             stats.repeated += hop.repeated;
-            match live.stream {
+            match live.stream.map(|s| s.number) {
                 Some(stream) => {
                     let account = self.accounts.entry((stream, hop.hop.point)).or_default();
                     for &(start, end) in hop.cover.ranges() {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::Correlator;
 use super::identity::{Flow, Segment, ttl};
 use super::live::Live;
-use crate::model::{Event, Point};
+use crate::model::{Event, Point, StreamPlace};
 
 /// Where unwrapped sequence numbers begin: high enough that what precedes the first sighting does
 /// not fall below zero.
@@ -26,8 +26,8 @@ const IDLE_NS: u64 = 60_000_000_000;
 /// One direction of a TCP connection.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Number of the connection, unique in the trace: port numbers come back.
-    number: u64,
+    /// Which connection it is: port numbers come back.
+    place: StreamPlace,
     /// Latest unwrapped sequence number.
     reference: u64,
     /// Journeys under way by first byte and id; with the end.
@@ -42,7 +42,7 @@ pub(super) struct Stream {
 impl Stream {
     fn new(number: u64, seq: u32) -> Self {
         Self {
-            number,
+            place: StreamPlace { number, first: BASE + u64::from(seq) },
             reference: BASE + u64::from(seq),
             live: BTreeMap::new(),
             longest: 0,
@@ -53,15 +53,15 @@ impl Stream {
 
     /// Position of a 32-bit sequence number (RFC 9293) in a space that does not wrap: the nearest to
     /// the latest one.
-    fn place(&self, seq: u32) -> u64 {
+    fn position(&self, seq: u32) -> u64 {
         let low = self.reference as u32;
         let ahead = i64::from(seq.wrapping_sub(low).cast_signed());
         self.reference.saturating_add_signed(ahead)
     }
 
-    /// As [`Self::place`], and remembers it as the latest.
+    /// As [`Self::position`], and remembers it as the latest.
     fn unwrap(&mut self, seq: u32) -> u64 {
-        let at = self.place(seq);
+        let at = self.position(seq);
         self.reference = self.reference.max(at);
         at
     }
@@ -118,11 +118,12 @@ impl Streams {
         stream
     }
 
-    /// A SYN opens a new connection on these ports. One that is sent again does no harm: no data
-    /// went before it.
-    pub fn open(&mut self, flow: Flow) {
-        if self.flows.get(&flow).is_some_and(|s| s.live.is_empty()) {
+    /// A SYN opens a new connection on these ports; its number is that before the first byte
+    /// (RFC 9293). One that is sent again does no harm: no data went before it.
+    pub fn open(&mut self, flow: Flow, syn: u32, now_ns: u64) {
+        if self.flows.get(&flow).is_none_or(|s| s.live.is_empty()) {
             self.flows.remove(&flow);
+            self.at(flow, syn.wrapping_add(1), now_ns);
         }
     }
 
@@ -146,12 +147,12 @@ impl Correlator {
     /// TCP payload came by.
     pub(super) fn see_segment(&mut self, point: Point, item: &Segment, event: &Event) {
         let stream = self.streams.at(item.flow, item.seq, event.time_ns);
-        let (number, start) = (stream.number, stream.unwrap(item.seq));
+        let (place, start) = (stream.place, stream.unwrap(item.seq));
         let end = start + u64::from(item.len);
         let origin = self.plan.is_origin(item.flow.direction, point);
         if self.plan.is_first(item.flow.direction, point) {
             let again = stream.sent(start, end);
-            self.begin_segment(number, item, point, event, (start, end), origin, again);
+            self.begin_segment(place, item, point, event, (start, end), origin, again);
             return;
         }
 
@@ -190,7 +191,7 @@ impl Correlator {
                 }
             } else {
                 let bytes = (share.start, share.end);
-                let id = self.begin_segment(number, item, point, event, bytes, false, None);
+                let id = self.begin_segment(place, item, point, event, bytes, false, None);
                 if let Some(live) = self.store.get_mut(id) {
                     live.duplicate_of = Some(share.id);
                 }
@@ -199,7 +200,7 @@ impl Correlator {
         for bytes in rest {
             // Where no path is planned a retransmission is told by the bytes alone.
             let again = self.streams.flows.get(&item.flow).and_then(|s| s.sent(bytes.0, bytes.1));
-            self.begin_segment(number, item, point, event, bytes, origin, again);
+            self.begin_segment(place, item, point, event, bytes, origin, again);
         }
     }
 
@@ -210,7 +211,7 @@ impl Correlator {
     )]
     fn begin_segment(
         &mut self,
-        number: u64,
+        place: StreamPlace,
         item: &Segment,
         point: Point,
         event: &Event,
@@ -218,7 +219,7 @@ impl Correlator {
         origin: bool,
         again: Option<u64>,
     ) -> u64 {
-        let mut live = Live::stream(item.flow, number, start, end);
+        let mut live = Live::stream(item.flow, place, start, end);
         live.origin = origin;
         live.ip_id = item.ip_id;
         live.segments = item.segments;
@@ -284,7 +285,7 @@ impl Correlator {
         event: &Event,
     ) -> Vec<(u64, u64, u64)> {
         let stream = self.streams.at(item.flow, item.seq, event.time_ns);
-        let start = stream.place(item.seq);
+        let start = stream.position(item.seq);
         let end = start + u64::from(item.len);
         let candidates = stream.overlapping(start, end);
         let mut shares = Vec::new();
@@ -306,9 +307,9 @@ impl Correlator {
         time_ns: u64,
     ) -> (u64, u64, u64) {
         let stream = self.streams.at(item.flow, item.seq, time_ns);
-        let (number, start) = (stream.number, stream.unwrap(item.seq));
+        let (place, start) = (stream.place, stream.unwrap(item.seq));
         let end = start + u64::from(item.len);
-        let mut live = Live::stream(item.flow, number, start, end);
+        let mut live = Live::stream(item.flow, place, start, end);
         live.origin = true;
         live.ip_id = item.ip_id;
         live.segments = item.segments;
@@ -323,7 +324,7 @@ impl Correlator {
     /// The latest journey with this byte of a connection.
     pub(super) fn segment_quoted(&self, flow: &Flow, seq: u32) -> Option<u64> {
         let stream = self.streams.flows.get(flow)?;
-        let at = stream.place(seq);
+        let at = stream.position(seq);
         stream.overlapping(at, at + 1).pop()
     }
 }

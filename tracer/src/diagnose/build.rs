@@ -6,17 +6,18 @@ use std::time::Duration;
 use super::Case;
 use super::changes::changes;
 use super::place::{place, stage};
+use super::segments;
 use super::text::{icmp_text, journey_line, point_report, proto_name, tcp_flags_text};
 use super::verdict::Counts;
 use crate::expect::audit::WalkReport;
 use crate::model::{
-    Body, Direction, End, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names, Outcome,
-    Packet, Point, Service, Topology,
+    Body, Direction, End, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names, NodeClock,
+    Outcome, Packet, Point, Service, Topology, UNKNOWN_ERROR_NS,
 };
 use crate::report::{
-    DirectionReport, DropReport, EndReport, HeaderReport, HopReport, HopSummary, IcmpReport,
-    JourneyReport, KernelReason, Latency, LossReport, OuterReport, ResolutionReport, StationReport,
-    Verdict,
+    ClockMethod, ClockReport, DirectionReport, DropReport, EndReport, HeaderReport, HopReport,
+    HopSummary, IcmpReport, JourneyReport, KernelReason, Latency, LossReport, OuterReport,
+    ResolutionReport, StationReport, Verdict,
 };
 
 /// An endpoint; one that is not known is named by what it is not.
@@ -126,6 +127,7 @@ fn hop_summary(
             min_ns,
             median_ns,
             max_ns,
+            error_ns: stats.and_then(|s| known(s.latency_error_ns)),
         }),
     }
 }
@@ -146,20 +148,51 @@ pub(super) fn expected(case: &Case<'_>) -> Vec<WalkReport> {
     told
 }
 
+/// An error as the report says it.
+pub(super) fn known(error_ns: u64) -> Option<u64> {
+    (error_ns < UNKNOWN_ERROR_NS).then_some(error_ns)
+}
+
+/// The clock of every node.
+pub(super) fn clocks(case: &Case<'_>) -> Vec<ClockReport> {
+    let method = |clock: &NodeClock| match (clock.same, clock.packets > 0, clock.round_trips > 0) {
+        (true, ..) => ClockMethod::SameClock,
+        (_, true, true) => ClockMethod::PacketsAndRoundTrips,
+        (_, true, false) => ClockMethod::Packets,
+        (_, false, true) => ClockMethod::RoundTrips,
+        (_, false, false) => ClockMethod::None,
+    };
+    let report = |clock: &NodeClock| ClockReport {
+        node: clock.node.clone(),
+        offset_ns: clock.offset_ns,
+        error_ns: known(clock.error_ns),
+        drift_ppm: clock.drift_ppm,
+        method: method(clock),
+        samples: clock.packets + clock.round_trips,
+        steps: clock.steps,
+    };
+    case.trace.clocks.iter().map(report).collect()
+}
+
 /// One packet's way.
 pub(super) fn journey(case: &Case<'_>, journey: &Journey, told: &[&Verdict]) -> JourneyReport {
+    let first = journey.hops.first();
     let start = journey.start_ns();
     let mut hops = Vec::with_capacity(journey.hops.len());
     let mut before: Option<&Hop> = None;
     for hop in &journey.hops {
-        hops.push(hop_report(case, hop, before, start));
+        hops.push(hop_report(case, hop, before, first));
         before = Some(hop);
     }
     let drop_report = |drop: &JourneyDrop| {
         let last = journey.hops.iter().rfind(|h| h.time_ns <= drop.time_ns);
-        let report = drop_report(case, drop, last, start);
+        let report = drop_report(case, drop, last, (first, start));
         DropReport { rule: rule_of(&report, journey.direction, told), ..report }
     };
+    let first_byte = journey
+        .stream
+        .zip(journey.range)
+        .and_then(|(stream, range)| range.start.checked_sub(stream.first).map(|before| before + 1));
     JourneyReport {
         id: journey.id.to_string(),
         direction: journey.direction,
@@ -167,6 +200,8 @@ pub(super) fn journey(case: &Case<'_>, journey: &Journey, told: &[&Verdict]) -> 
         start_ns: start.saturating_sub(case.observation.armed_ns),
         outcome: journey.outcome,
         bytes: journey.range.map(|r| r.end - r.start),
+        first_byte,
+        missing: segments::missing(case, journey),
         retransmission_of: journey.retransmission_of.map(|id| id.to_string()),
         duplicate_of: journey.duplicate_of.map(|id| id.to_string()),
         looped: journey.looped,
@@ -188,12 +223,15 @@ fn rule_of(drop: &DropReport, direction: Direction, told: &[&Verdict]) -> Option
     told.iter().find(like)?.rule.clone()
 }
 
-fn hop_report(case: &Case<'_>, hop: &Hop, before: Option<&Hop>, start: u64) -> HopReport {
+fn hop_report(case: &Case<'_>, hop: &Hop, before: Option<&Hop>, first: Option<&Hop>) -> HopReport {
+    let error = |since: Option<&Hop>| since.map_or(Some(0), |since| known(hop.error_since(since)));
     let names = &case.topology.names;
     HopReport {
         point: point_report(case.topology, hop.point),
-        time_ns: hop.time_ns.saturating_sub(start),
+        time_ns: first.map_or(0, |first| hop.time_ns.saturating_sub(first.time_ns)),
+        time_error_ns: error(first),
         delta_ns: before.map_or(0, |b| hop.time_ns.saturating_sub(b.time_ns)),
+        delta_error_ns: error(before),
         length: hop.len,
         skbs: hop.skbs,
         segments: hop.segments,
@@ -284,9 +322,15 @@ fn names_of(names: &Names, packet: &Packet) -> BTreeMap<String, String> {
     list
 }
 
-fn drop_report(case: &Case<'_>, drop: &JourneyDrop, last: Option<&Hop>, start: u64) -> DropReport {
+fn drop_report(
+    case: &Case<'_>,
+    drop: &JourneyDrop,
+    last: Option<&Hop>,
+    (first, start): (Option<&Hop>, u64),
+) -> DropReport {
     DropReport {
         time_ns: drop.time_ns.saturating_sub(start),
+        time_error_ns: first.map_or(Some(0), |first| known(drop.error_since(first))),
         reason: KernelReason { code: drop.info.code, name: drop.info.reason.clone() },
         function: drop.info.function.clone(),
         hook: stage(&drop.info).and_then(|s| s.hook).map(str::to_owned),

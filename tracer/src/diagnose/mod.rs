@@ -14,6 +14,7 @@ mod findings;
 mod fix;
 mod large;
 mod place;
+mod segments;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -99,8 +100,7 @@ pub fn report(input: &Input<'_>) -> Report {
         journeys_omitted: trace.omitted,
         resolutions: build::resolutions(&case),
         icmp_errors: build::icmp_errors(&case),
-        // Nodes on one machine share its clock.
-        clock: Vec::new(),
+        clock: build::clocks(&case),
         loss: build::loss(&case),
         probe: observation.probe.clone(),
         notes,

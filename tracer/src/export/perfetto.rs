@@ -42,6 +42,7 @@ pub fn render(report: &Report, main: &Analyzed) -> String {
                     "args": {
                         "packet": id, "hook": hop.point.hook.to_string(), "bytes": hop.len,
                         "segments": hop.segments, "outcome": journey.outcome,
+                        "time_error_ns": hop.error_ns,
                     },
                 }));
                 let phase = match (i, next) {

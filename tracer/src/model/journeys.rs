@@ -40,6 +40,8 @@ pub struct Hop {
     pub skbs: u32,
     /// Segments those skbs stand for (GSO).
     pub segments: u32,
+    /// Payload bytes of each segment of the first skb; `None` where it is one segment.
+    pub segment_size: Option<u16>,
     /// Bytes of the journey's range that came by (each counted once).
     pub covered: u64,
     /// Headers of the first skb, with the kernel address of that skb.
@@ -52,10 +54,18 @@ impl Hop {
     /// By how much the time since another hop may be wrong at most, ns: not at all where one clock
     /// told both.
     pub fn error_since(&self, other: &Hop) -> u64 {
-        if self.clock.machine == other.clock.machine {
-            return 0;
-        }
-        self.error_ns.saturating_add(other.error_ns).min(UNKNOWN_ERROR_NS)
+        error_between((self.clock, self.error_ns), (other.clock, other.error_ns))
+    }
+}
+
+fn error_between((a, a_error): (Reading, u64), (b, b_error): (Reading, u64)) -> u64 {
+    if a.machine == b.machine { 0 } else { a_error.saturating_add(b_error).min(UNKNOWN_ERROR_NS) }
+}
+
+impl JourneyDrop {
+    /// By how much the time since a hop may be wrong at most, ns.
+    pub fn error_since(&self, hop: &Hop) -> u64 {
+        error_between((self.clock, self.error_ns), (hop.clock, hop.error_ns))
     }
 }
 
@@ -66,6 +76,8 @@ pub struct JourneyDrop {
     pub time_ns: u64,
     /// The same by the clock of the machine where it was.
     pub clock: Reading,
+    /// By how much `time_ns` may be wrong at most, ns; [`UNKNOWN_ERROR_NS`].
+    pub error_ns: u64,
     /// Node, pod and namespace it happened in; `None` when the kernel did not say.
     pub netns_inum: u32,
     /// Interface that the skb named; not always where it was (skb->dev lies).
@@ -76,6 +88,27 @@ pub struct JourneyDrop {
     pub packet: Packet,
     /// Bytes of the journey's range that were dropped with it.
     pub bytes: u64,
+}
+
+/// Which bytes of a TCP connection a journey carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPlace {
+    /// Number of the connection's direction, unique in the trace.
+    pub number: u64,
+    /// Where its first byte is, in the space of [`Journey::range`]; the first one seen where the trace
+    /// began in its midst.
+    pub first: u64,
+}
+
+/// Bytes of a journey that did not arrive with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub range: ByteRange,
+    /// Where they were seen last; `None`: nowhere.
+    pub last_seen: Option<Point>,
+    /// The kernel said that it dropped them.
+    pub dropped: bool,
 }
 
 /// What became of a packet.
@@ -109,6 +142,11 @@ pub struct Journey {
     pub direction: Direction,
     /// Bytes followed; `None` where there is nothing to follow (no payload).
     pub range: Option<ByteRange>,
+    /// For TCP data, where in the connection that is.
+    pub stream: Option<StreamPlace>,
+    /// Parts of it that did not reach the last station, in ascending order; at most
+    /// [`Journey::MAX_MISSING`].
+    pub missing: Vec<Missing>,
     /// Hops in time order.
     pub hops: Vec<Hop>,
     /// The drop that ended it.
@@ -126,6 +164,9 @@ pub struct Journey {
 }
 
 impl Journey {
+    /// Missing parts that are told apart.
+    pub const MAX_MISSING: usize = 256;
+
     /// First time seen, ns.
     pub fn start_ns(&self) -> u64 {
         self.hops.first().map_or_else(|| self.drop.as_ref().map_or(0, |d| d.time_ns), |h| h.time_ns)

@@ -13,7 +13,8 @@ pub use clock::{NodeClock, Reading, RoundTrip, UNKNOWN_ERROR_NS};
 pub use ends::{Alias, End, Leads, Service};
 pub use events::{DropInfo, Event, EventKind, Gso};
 pub use journeys::{
-    ByteRange, Hop, HopStats, IcmpReport, Journey, JourneyDrop, Outcome, Resolution, Trace,
+    ByteRange, Hop, HopStats, IcmpReport, Journey, JourneyDrop, Missing, Outcome, Resolution,
+    StreamPlace, Trace,
 };
 pub use observation::{Loss, NodePing, Observation, ProbeResult, Unreachable};
 pub use packets::{Body, Ethernet, Fragment, Ip, L4, Mac, Neighbor, Outer, Packet, tcp_flags};

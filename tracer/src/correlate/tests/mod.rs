@@ -3,6 +3,7 @@
 mod datagrams;
 mod drops;
 mod endless;
+mod segments;
 mod streams;
 mod translated;
 

@@ -10,8 +10,8 @@ use super::text::{self, words};
 use crate::facts::PathFacts;
 use crate::model::Outcome;
 use crate::report::{
-    DirectionReport, HeaderReport, HopReport, HopSummary, JourneyReport, OuterReport, Report,
-    Status, Verdict,
+    ClockMethod, DirectionReport, HeaderReport, HopReport, HopSummary, JourneyReport, OuterReport,
+    Report, Status, Verdict,
 };
 
 /// Packets shown one by one; those that failed first.
@@ -240,7 +240,9 @@ fn expected(hop: &HopSummary) -> Expected {
         expected: if hop.expected { "yes" } else { "no" },
         packets: hop.packets,
         lost: if hop.lost == 0 { String::new() } else { hop.lost.to_string() },
-        latency: hop.latency.map_or_else(String::new, |l| text::duration(l.median_ns)),
+        latency: hop
+            .latency
+            .map_or_else(String::new, |l| text::duration(l.median_ns) + &text::within(l.error_ns)),
         missing: hop.expected && hop.packets == 0,
     }
 }
@@ -346,10 +348,11 @@ fn packet(journey: &JourneyReport, places: &[Place], longest: u64) -> Packet {
             color: color(place),
             share: pair[1].delta_ns.max(1),
             title: format!(
-                "{} → {}: {}",
+                "{} → {}: {}{}",
                 words::label_hook(from),
                 words::label_hook(to),
-                text::duration(pair[1].delta_ns)
+                text::duration(pair[1].delta_ns),
+                text::within(pair[1].delta_error_ns)
             ),
         }
     });
@@ -374,8 +377,9 @@ fn packet(journey: &JourneyReport, places: &[Place], longest: u64) -> Packet {
         hops: journey.hops.iter().map(hop).collect(),
         drop: journey.drop.as_ref().map(|drop| Drop {
             text: format!(
-                "dropped after {}: {} ({}) in {}{}{}",
+                "dropped after {}{}: {} ({}) in {}{}{}",
                 text::duration(drop.time_ns),
+                text::within(drop.time_error_ns),
                 drop.reason.name,
                 drop.reason.code,
                 drop.function,
@@ -392,8 +396,8 @@ fn hop(hop: &HopReport) -> Hop {
     Hop {
         label: words::label(&hop.point),
         way: words::hook(hop.point.hook),
-        time: text::duration(hop.time_ns),
-        step: text::duration(hop.delta_ns),
+        time: text::duration(hop.time_ns) + &text::within(hop.time_error_ns),
+        step: text::duration(hop.delta_ns) + &text::within(hop.delta_error_ns),
         length: hop.length,
         inner: format!("{} → {} ttl {}", inner.src_ip, inner.dst_ip, inner.ttl),
         outer: hop.outer.as_ref().map_or_else(String::new, |o| {
@@ -414,8 +418,11 @@ fn environment(report: &Report) -> Vec<(String, String)> {
     for (name, end) in [("source", &report.src), ("destination", &report.dst)] {
         row(name, format!("{}: {}, node {}", end.name, end.ips.join(", "), end.node));
     }
-    for clock in &report.clock {
-        let value = format!("{} ns, known to ±{} ns", clock.offset_ns, clock.error_ns);
+    for clock in report.clock.iter().filter(|c| c.method != ClockMethod::SameClock) {
+        let mut value = format!("{} ns{}", clock.offset_ns, text::within(clock.error_ns));
+        if let Some(drift) = clock.drift_ppm {
+            value.push_str(&format!(", {drift:+} ppm"));
+        }
         row(&format!("clock of {}", clock.node), value);
     }
     let lost = report.loss.events_lost;

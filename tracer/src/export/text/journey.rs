@@ -1,7 +1,8 @@
 //! One packet's way as a ladder of hops, with the break where it ended.
 
 use super::canvas::{Canvas, Line, Tone, wrap};
-use super::units::{count, duration};
+use super::segments;
+use super::units::{count, duration, within};
 use super::words;
 use crate::model::{Outcome, Role};
 use crate::report::{
@@ -76,6 +77,9 @@ pub(super) fn draw(
         text += &format!(" (copy of {id})");
     }
     canvas.title(title, tone, mark, &text);
+    if let Some(text) = segments::in_words(report, journey) {
+        canvas.paragraph(Line::new().plain("  "), 2, Tone::Plain, &text);
+    }
     let verdict = &direction.verdict;
     if verdict.status != Status::Delivered && *verdict != report.verdict {
         canvas.paragraph(Line::new().plain("  "), 2, tone, &verdict.summary);
@@ -183,9 +187,9 @@ fn node_header(canvas: &mut Canvas, report: &Report, point: &PointReport) {
         .plain(" ")
         .add(Tone::Node, format!("{} {}", kind, canvas.clean(node)))
         .plain(" ");
-    if let Some(clock) = report.clock.iter().find(|c| c.node == node && c.error_ns > 0) {
-        let error = duration(clock.error_ns, glyphs);
-        line = line.add(Tone::Dim, format!("(clock {}{error}) ", glyphs.plus_minus));
+    let clock = report.clock.iter().find(|c| c.node == node);
+    if let Some(error) = clock.and_then(|c| within(c.error_ns, glyphs)) {
+        line = line.add(Tone::Dim, format!("(clock {error}) "));
     }
     let rest = canvas.width().min(100).saturating_sub(line.width());
     canvas.line(line.add(Tone::Dim, rule.repeat(rest)));
@@ -334,6 +338,9 @@ impl Columns {
         let mut changes = hop.changes.clone();
         if !planned {
             changes.insert(0, "not on the planned path".to_owned());
+        }
+        if let Some(error) = within(hop.delta_error_ns, glyphs) {
+            changes.insert(0, format!("step {error}"));
         }
         changes.extend(super_packets(hop, before));
         self.draw(canvas, row, Tone::Plain, &changes);

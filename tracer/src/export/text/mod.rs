@@ -8,6 +8,7 @@ mod canvas;
 mod journey;
 mod layers;
 mod remarks;
+pub(super) mod segments;
 mod summary;
 mod units;
 mod verdict;
@@ -72,6 +73,12 @@ pub fn render(report: &Report, options: &TextOptions) -> String {
     remarks::draw(&mut canvas, report);
     verdict::repeat(&mut canvas, report);
     canvas.finish()
+}
+
+/// ` ±12.0 µs` behind a duration that two clocks told; nothing behind others.
+pub(super) fn within(error_ns: Option<u64>) -> String {
+    let text = units::within(error_ns, Canvas::new(&TextOptions::default()).glyphs());
+    text.map_or_else(String::new, |text| format!(" {text}"))
 }
 
 /// A duration with three significant digits.

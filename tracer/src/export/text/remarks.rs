@@ -2,11 +2,11 @@
 //! errors, repeated packets, notes, and always what the observation missed.
 
 use super::canvas::{Canvas, Line, Tone};
-use super::units::{count, duration};
+use super::units::{count, duration, within};
 use super::verdict;
 use super::words;
 use crate::model::Loss;
-use crate::report::{Confidence, IcmpReport, Report, ResolutionReport, Verdict};
+use crate::report::{ClockMethod, Confidence, IcmpReport, Report, ResolutionReport, Verdict};
 
 /// Remarks of a kind that are listed without `-v`.
 const SOME: usize = 5;
@@ -25,12 +25,27 @@ pub(super) fn draw(canvas: &mut Canvas, report: &Report) {
     list(canvas, Tone::Warn, &errors);
     repeated(canvas, report);
     let verbose = canvas.verbose();
-    for clock in report.clock.iter().filter(|c| verbose || c.offset_ns != 0) {
+    for clock in report.clock.iter().filter(|c| verbose || c.method != ClockMethod::SameClock) {
         let glyphs = canvas.glyphs();
         let sign = if clock.offset_ns < 0 { "-" } else { "+" };
         let offset = duration(clock.offset_ns.unsigned_abs(), glyphs);
-        let error = duration(clock.error_ns, glyphs);
-        let text = format!("clock of {}: {sign}{offset} {}{error}", clock.node, glyphs.plus_minus);
+        let mut text = format!("clock of {}: {sign}{offset}", clock.node);
+        if let Some(error) = within(clock.error_ns, glyphs) {
+            text.push_str(&format!(" {error}"));
+        }
+        text.push_str(match clock.method {
+            ClockMethod::SameClock => "",
+            ClockMethod::Packets => ", from packets",
+            ClockMethod::RoundTrips => ", from answers of the node",
+            ClockMethod::PacketsAndRoundTrips => ", from packets and answers of the node",
+            ClockMethod::None => ", from nothing",
+        });
+        if let Some(drift) = clock.drift_ppm {
+            text.push_str(&format!(", {drift:+} ppm"));
+        }
+        if clock.steps > 0 {
+            text.push_str(&format!(", was set or stood still {}", count(clock.steps, "time")));
+        }
         remark(canvas, Tone::Plain, "", &text);
     }
     report.notes.iter().for_each(|note| remark(canvas, Tone::Plain, "note: ", note));

@@ -3,7 +3,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::canvas::{Canvas, Line, Tone};
-use super::units::duration;
+use super::units::{duration, within};
 use super::verdict;
 use super::words;
 use crate::report::{DirectionReport, HopSummary, Latency, Report};
@@ -117,6 +117,10 @@ fn columns(canvas: &Canvas, hops: &[HopSummary], tcp: bool) -> Vec<Column> {
         columns.push(column("min", 1, &latency(|l| l.min_ns)));
         columns.push(column("median", 5, &latency(|l| l.median_ns)));
         columns.push(column("max", 2, &latency(|l| l.max_ns)));
+        let error = |h: &HopSummary| h.latency.and_then(|l| within(l.error_ns, canvas.glyphs()));
+        if hops.iter().any(|h| error(h).is_some()) {
+            columns.push(column("exact to", 6, &|h| (Tone::Dim, error(h).unwrap_or_default())));
+        }
     }
     columns
 }

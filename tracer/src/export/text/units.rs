@@ -26,6 +26,15 @@ pub(super) fn duration(ns: u64, glyphs: &Glyphs) -> String {
     format!("{ns} ns")
 }
 
+/// How exact something is: `±12.0 µs`; nothing where it is exact, `±?` where nobody knows.
+pub(super) fn within(error_ns: Option<u64>, glyphs: &Glyphs) -> Option<String> {
+    match error_ns {
+        Some(0) => None,
+        Some(error) => Some(format!("{}{}", glyphs.plus_minus, duration(error, glyphs))),
+        None => Some(format!("{}?", glyphs.plus_minus)),
+    }
+}
+
 /// `1 packet`, `5 packets`.
 pub(super) fn count(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })

@@ -1,6 +1,7 @@
 //! Tests of recording and replaying.
 
 mod fuzz;
+mod machines;
 mod strangers;
 mod tape;
 
