@@ -3,17 +3,21 @@
 //! tells it from other packets unchanged. No time is compared, so no clock is needed.
 //!
 //! The same bytes may be sent again. What arrives did so after they left for the first time, so the
-//! first departure is what counts; that is never wrong, only less sharp. TCP data without a number of
-//! its own is left out: were its first departure not seen, a second one would be taken for it.
+//! first departure is what counts; that is never wrong, only less sharp. Only where the first departure
+//! was not seen and packets have no number (IPv6), a second one is taken for it; such a crossing
+//! contradicts all others, and is told by that.
+//!
+//! Super-packets are recognised by their segments, wherever they are split and merged: what is merged at
+//! the receiver has left when the last segment in it has.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use crate::correlate::identity::{Discriminator, TCP};
+use crate::correlate::identity::Discriminator;
 use crate::model::{Body, Event, EventKind, Hook, Ip, L4, Reading, Role, Topology};
 
 /// Departures remembered.
-const MAX_DEPARTURES: usize = 65_536;
+const MAX_DEPARTURES: usize = 131_072;
 /// Arrivals of which the departure was not told yet.
 const MAX_ARRIVALS: usize = 16_384;
 /// Arrivals of the same packet.
@@ -65,8 +69,18 @@ impl Fingerprint {
             }
             _ => {}
         }
-        (ip.id != 0 || (ip.proto != TCP && print.discriminator != Discriminator::Opaque))
-            .then_some(print)
+        (ip.id != 0 || print.discriminator != Discriminator::Opaque).then_some(print)
+    }
+
+    /// Of a segment of a super-packet, counted from 0: senders number them one after the other.
+    fn segment(mut self, nth: u16, size: u16) -> Self {
+        if let Discriminator::Tcp { seq, .. } = &mut self.discriminator {
+            *seq = seq.wrapping_add(u32::from(nth) * u32::from(size));
+        }
+        if self.id != 0 {
+            self.id = self.id.wrapping_add(u32::from(nth)) & 0xffff;
+        }
+        self
     }
 }
 
@@ -99,39 +113,57 @@ impl Crossings {
             return;
         }
         let Some(print) = Fingerprint::of(ip) else { return };
+        let data = matches!(ip.l4, L4::Tcp { payload, .. } if payload > 0);
+        let (segments, size) = match event.gso.filter(|_| data) {
+            Some(gso) => (gso.segments.max(1), gso.size),
+            None => (1, 0),
+        };
         match hook {
             Hook::Egress => {
-                if self.departures.contains_key(&print) {
-                    return;
-                }
-                if self.departed.len() >= MAX_DEPARTURES
-                    && let Some(oldest) = self.departed.pop_front()
-                {
-                    self.departures.remove(&oldest);
-                }
-                self.departures.insert(print, event.clock);
-                self.departed.push_back(print);
-                for arrived in self.arrivals.remove(&print).into_iter().flatten() {
-                    cross(event.clock, arrived, &mut found);
+                for nth in 0..segments {
+                    self.depart(print.segment(nth, size), event.clock, &mut found);
                 }
             }
-            Hook::Ingress => match self.departures.get(&print) {
-                Some(left) => cross(*left, event.clock, &mut found),
-                None => {
-                    if self.arrived.len() >= MAX_ARRIVALS
-                        && let Some(oldest) = self.arrived.pop_front()
-                    {
-                        self.arrivals.remove(&oldest);
-                    }
-                    let alike = self.arrivals.entry(print).or_default();
-                    if alike.is_empty() {
-                        self.arrived.push_back(print);
-                    }
-                    if alike.len() < MAX_ALIKE {
-                        alike.push(event.clock);
-                    }
+            Hook::Ingress => {
+                self.arrive(print, event.clock, &mut found);
+                if segments > 1 {
+                    self.arrive(print.segment(segments - 1, size), event.clock, &mut found);
                 }
-            },
+            }
+        }
+    }
+
+    fn depart(&mut self, print: Fingerprint, left: Reading, found: &mut impl FnMut(Crossing)) {
+        if self.departures.contains_key(&print) {
+            return;
+        }
+        if self.departed.len() >= MAX_DEPARTURES
+            && let Some(oldest) = self.departed.pop_front()
+        {
+            self.departures.remove(&oldest);
+        }
+        self.departures.insert(print, left);
+        self.departed.push_back(print);
+        for arrived in self.arrivals.remove(&print).into_iter().flatten() {
+            cross(left, arrived, found);
+        }
+    }
+
+    fn arrive(&mut self, print: Fingerprint, arrived: Reading, found: &mut impl FnMut(Crossing)) {
+        if let Some(left) = self.departures.get(&print) {
+            return cross(*left, arrived, found);
+        }
+        if self.arrived.len() >= MAX_ARRIVALS
+            && let Some(oldest) = self.arrived.pop_front()
+        {
+            self.arrivals.remove(&oldest);
+        }
+        let alike = self.arrivals.entry(print).or_default();
+        if alike.is_empty() {
+            self.arrived.push_back(print);
+        }
+        if alike.len() < MAX_ALIKE {
+            alike.push(arrived);
         }
     }
 }

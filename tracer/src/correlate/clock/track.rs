@@ -74,8 +74,9 @@ impl Interval {
                 let width = most.saturating_sub(least).max(0);
                 (least.saturating_add(width / 2), Some(width.unsigned_abs().div_ceil(2)))
             }
-            // Nothing has arrived before it left, then.
-            (Some(only), None) | (None, Some(only)) => (only, None),
+            // Nothing arrives before it has left: at least not at the same time.
+            (Some(least), None) => (least.saturating_add(1), None),
+            (None, Some(most)) => (most.saturating_sub(1), None),
             (None, None) => (0, None),
         }
     }

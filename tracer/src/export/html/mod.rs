@@ -109,6 +109,8 @@ struct Packet {
     width: u64,
     bars: Vec<Bar>,
     hops: Vec<Hop>,
+    /// How TCP data travelled.
+    segments: Option<String>,
     drop: Option<Drop>,
 }
 
@@ -158,7 +160,7 @@ pub fn render(report: &Report, extras: Extras<'_>) -> String {
         findings: report.findings.iter().map(told).collect(),
         picture: svg::draw(report, false),
         directions: report.directions.iter().map(|d| direction(report, d)).collect(),
-        packets: shown.iter().map(|j| packet(j, &places, longest)).collect(),
+        packets: shown.iter().map(|j| packet(report, j, &places, longest)).collect(),
         places,
         packets_left: left as u64 + report.journeys_omitted,
         changes: state::changes(extras),
@@ -339,7 +341,7 @@ fn length(journey: &JourneyReport) -> u64 {
     journey.hops.last().map_or(0, |hop| hop.time_ns)
 }
 
-fn packet(journey: &JourneyReport, places: &[Place], longest: u64) -> Packet {
+fn packet(report: &Report, journey: &JourneyReport, places: &[Place], longest: u64) -> Packet {
     let color = |name: &str| places.iter().find(|p| p.name == name).map_or(0, |p| p.color);
     let bars = journey.hops.windows(2).map(|pair| {
         let (from, to) = (&pair[0].point, &pair[1].point);
@@ -375,6 +377,7 @@ fn packet(journey: &JourneyReport, places: &[Place], longest: u64) -> Packet {
         width: (u128::from(length(journey)) * 100 / u128::from(longest)).clamp(1, 100) as u64,
         bars: bars.collect(),
         hops: journey.hops.iter().map(hop).collect(),
+        segments: text::segments::in_words(report, journey),
         drop: journey.drop.as_ref().map(|drop| Drop {
             text: format!(
                 "dropped after {}{}: {} ({}) in {}{}{}",

@@ -217,6 +217,90 @@ fn many_packets_make_the_bound_half_of_the_way_there_and_back() {
     assert_eq!((node.steps, node.round_trips), (0, 1));
 }
 
+/// Super-packets, cut where nobody sees it and merged across their borders, faster than any other
+/// packet: what is recognised of them keeps the order right.
+#[test]
+fn super_packets_are_followed_over_machines() {
+    const MSS: u32 = 1448;
+    for numbered in [true, false] {
+        let clocks = vec![
+            Oscillator { base: 1 << 40, ppm: 80, ..Oscillator::default() },
+            Oscillator { base: 1 << 43, ppm: -80, ..Oscillator::default() },
+        ];
+        let mut world = World::new(false, clocks);
+        world.trip(1, BEGIN, MS, 3 * MS);
+        let sample = |segment: u32, count: u32| {
+            let id = if numbered { 1 + segment } else { 0 };
+            let mut sample = data(id, 5000 + segment * MSS, count * MSS);
+            sample.skb = u64::from(segment) << 8 | u64::from(count);
+            sample
+        };
+        let mut at = BEGIN + 10 * MS;
+        let mut arrived = 0;
+        for packet in 0..60u32 {
+            at += 200_000;
+            let path = world.tape.topology.forward.clone();
+            let time = |step: i64| (at + step * 1_000).unsigned_abs();
+            for (i, point) in (0i64..).zip(&path[..5]) {
+                world.tape.hop(&sample(packet * 10, 10), Direction::Forward, *point, time(i));
+            }
+            // Merged in sevens, with a rest at the end.
+            let left = (packet + 1) * 10;
+            let way = i64::from(packet * 37 % 11) * 3 + 5;
+            while arrived < left && (arrived + 7 <= left || packet == 59) {
+                let count = (left - arrived).min(7);
+                for (i, point) in (0i64..).zip(&path[5..]) {
+                    let merged = sample(arrived, count);
+                    world.tape.hop(&merged, Direction::Forward, *point, time(4 + way + i));
+                }
+                arrived += count;
+            }
+            if packet % 8 == 0 {
+                let ack =
+                    tcp(Direction::Reply, if numbered { packet + 1 } else { 0 }, packet, 16, 0);
+                world.cross(&ack, Direction::Reply, at + 100_000, 300_000);
+            }
+        }
+        let (trace, _) = world.trace(9, &[1, 0]);
+        world.check(&trace).unwrap();
+        let forward: Vec<_> =
+            trace.journeys.iter().filter(|j| j.direction == Direction::Forward).collect();
+        assert_eq!(forward.len(), 60, "numbered: {numbered}");
+        assert!(forward.iter().all(|j| j.outcome == Outcome::Delivered && j.missing.is_empty()));
+    }
+}
+
+/// A guest that stands still for a while, and one whose clock is set, in the midst of a trace.
+#[test]
+fn a_suspended_guest_is_noticed() {
+    for step in [-3_000 * MS, 400 * MS] {
+        let steps = vec![(BEGIN + 1_000 * MS, step)];
+        let clocks = vec![
+            Oscillator { base: 1 << 40, ppm: -100, ..Oscillator::default() },
+            Oscillator { base: 1 << 43, ppm: 100, steps },
+        ];
+        let mut world = World::new(false, clocks);
+        world.trip(1, BEGIN, 2 * MS, 2 * MS);
+        for seq in 0..40u16 {
+            let awake = if seq < 20 { BEGIN + 10 * MS } else { BEGIN + 4_100 * MS };
+            let at = awake + i64::from(seq % 20) * 40 * MS;
+            let id = u32::from(seq) + 1;
+            let there =
+                world.cross(&ping(Direction::Forward, seq, id), Direction::Forward, at, 70_000);
+            world.cross(&ping(Direction::Reply, seq, id), Direction::Reply, there + 1_000, 90_000);
+        }
+        let (trace, clocks) = world.trace(8, &[0, 1]);
+        world.check(&trace).unwrap();
+        // A packet that is under way when a clock is set may be taken for two: until the clock's first
+        // answer, nothing tells the step from a slow network.
+        let whole = trace.journeys.iter().filter(|j| j.outcome == Outcome::Delivered).count();
+        assert!(whole >= 76, "{step}: {whole} of 80");
+        let [_, node] = &clocks.nodes(&world.tape.topology)[..] else { panic!("two nodes") };
+        assert_eq!(node.steps, 1);
+        assert!(node.error_ns < 200_000, "{}", node.error_ns);
+    }
+}
+
 #[test]
 fn one_machine_costs_nothing_and_is_exact() {
     let mut tape = Tape::new(cross_node());
