@@ -115,12 +115,10 @@ pub enum EndpointError {
         name: String,
     },
     /// The node is on another machine, and its agent did not do what it was asked.
-    #[error("node {node} ({agent})")]
+    #[error("cannot observe node {node}")]
     Agent {
         /// Node.
         node: String,
-        /// Its agent.
-        agent: String,
         /// Why.
         source: NodeError,
     },
@@ -300,9 +298,7 @@ fn wrong(node: &Node, error: NodeError) -> EndpointError {
     };
     match &node.place {
         Place::Netns(_) => here(error),
-        Place::Agent(agent) => {
-            EndpointError::Agent { node: node.name.clone(), agent: agent.clone(), source: error }
-        }
+        Place::Agent(_) => EndpointError::Agent { node: node.name.clone(), source: error },
     }
 }
 

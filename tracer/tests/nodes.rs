@@ -12,11 +12,13 @@ use common::loopback::{Far, nodes};
 use common::trace::{hops, journeys, run};
 use common::{TestLab, kernel_at_least, privileged};
 use tracer::endpoint;
+use tracer::export::json;
 use tracer::kernel::AttachWith;
 use tracer::lab::Lab;
 use tracer::model::{Direction, Outcome};
 use tracer::node::Nodes;
 use tracer::probe::Proto;
+use tracer::record::{Reader, Target, replay};
 use tracer::report::{Confidence, Report, Status};
 use tracer::session::{Session, Spec};
 
@@ -40,16 +42,21 @@ fn spec() -> Spec {
     }
 }
 
-fn trace_as(nodes: &Nodes, spec: Spec) -> Report {
+fn start(nodes: &Nodes) -> Session {
     let end = |name| endpoint::resolve(name, nodes).expect("endpoint");
     let (src, dst) = (end("A.a"), end("B.b"));
-    let mut session = Session::start(spec, src, &dst, nodes, Arc::default()).expect("a session");
+    Session::start(spec(), src, &dst, nodes, Arc::default()).expect("a session")
+}
+
+fn finish(mut session: Session) -> Report {
     while session.step(Duration::from_millis(20)) {}
-    session.finish().expect("a report").report
+    let finished = session.finish().expect("a report");
+    finished.recording.transpose().expect("a recording");
+    finished.report
 }
 
 fn trace(nodes: &Nodes) -> Report {
-    trace_as(nodes, spec())
+    finish(start(nodes))
 }
 
 /// A clock that was started at another time.
@@ -59,9 +66,11 @@ fn far(ahead: Duration) -> Arc<Far> {
     far
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// Every way of having nodes elsewhere.
 fn ways(lab: &Lab) -> Vec<(&'static str, Nodes)> {
-    let day = Duration::from_secs(86_400);
+    let day = DAY;
     vec![
         ("here", nodes(lab, &[])),
         ("B elsewhere", nodes(lab, &[("B", far(day))])),
@@ -87,9 +96,16 @@ fn a_healthy_path_is_the_same_wherever_its_nodes_are() {
     }
     let lab = TestLab::up(|_| {});
     let mut first: Option<Vec<Vec<String>>> = None;
-    for (way, nodes) in ways(&lab) {
+    // What has to be added to B's clock to get A's, hours.
+    let ahead = [0, -24, 24, 23];
+    for ((way, nodes), hours) in ways(&lab).into_iter().zip(ahead) {
         let report = trace(&nodes);
         assert_delivered(&report, way);
+        let clock = report.clock.iter().find(|clock| clock.node == "B").expect("B's clock");
+        let error = clock.error_ns.expect("both were asked, and packets crossed");
+        let truth = hours * 3_600_000_000_000_i64;
+        assert!(clock.offset_ns.abs_diff(truth) <= error, "{way}: {clock:?}");
+        assert!(error < 100_000_000, "{way}: {clock:?}");
         let paths = [Direction::Forward, Direction::Reply]
             .map(|direction| hops(journeys(&report, direction)[0]));
         assert_eq!(paths[0].len(), 10, "{way}");
@@ -158,8 +174,9 @@ fn a_fault_is_found_wherever_its_node_is() {
     let reason = if kernel_at_least(6, 12) { "NO_TX_TARGET" } else { "NOT_SPECIFIED" };
     assert_eq!(report.verdict.kernel_reason.expect("a reason").name, reason);
 
-    let rule =
-        "table bridge fault { chain f { type filter hook forward priority 0; oifname u2 drop; }; }";
+    // Address resolution goes on, or the neighbours would be given up.
+    let rule = "table bridge fault { chain f { type filter hook forward priority 0; \
+                ether type ip oifname u2 drop; }; }";
     let mend = ["nft", "delete", "table", "bridge", "fault"];
     let report = same_everywhere(&lab, "wire", &["nft", rule], &mend);
     assert_eq!(report.verdict.status, Status::Lost, "{:#?}", report.verdict);
@@ -188,14 +205,52 @@ fn a_node_that_dies_leaves_what_the_rest_can_prove() {
     // What is proven at A stays proven.
     run(&lab, "A", &["iptables", "-I", "FORWARD", "-d", "10.10.1.2", "-j", "DROP"]);
     let far = Arc::<Far>::default();
-    let nodes = nodes(&lab, &[("B", Arc::clone(&far))]);
-    let end = |name| endpoint::resolve(name, &nodes).expect("endpoint");
-    let (src, dst) = (end("A.a"), end("B.b"));
-    let mut session = Session::start(spec(), src, &dst, &nodes, Arc::default()).expect("a session");
+    let session = start(&nodes(&lab, &[("B", Arc::clone(&far))]));
     far.lives_for.store(0, Relaxed);
-    while session.step(Duration::from_millis(20)) {}
-    let report = session.finish().expect("a report").report;
+    let report = finish(session);
     assert_eq!(report.verdict.status, Status::Dropped, "{:#?}", report.verdict);
-    assert_eq!(report.verdict.confidence, Confidence::Proven);
     assert!(report.notes.iter().any(gone), "{:#?}", report.notes);
+    run(&lab, "A", &["iptables", "-D", "FORWARD", "-d", "10.10.1.2", "-j", "DROP"]);
+
+    // Where the source was, nothing is proven.
+    let far = Arc::<Far>::default();
+    let session = start(&nodes(&lab, &[("A", Arc::clone(&far))]));
+    far.lives_for.store(0, Relaxed);
+    let report = finish(session);
+    assert_eq!(report.verdict.status, Status::Inconclusive, "{:#?}", report.verdict);
+}
+
+#[test]
+fn what_a_node_does_not_hand_out_is_counted_and_shown() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let far = Arc::<Far>::default();
+    far.rate.store(3, Relaxed);
+    let report = trace(&nodes(&lab, &[("B", far)]));
+    let (_, loss) = report.loss.by_node.iter().find(|(node, _)| *node == "B").expect("node B");
+    assert!(loss.over_rate > 0, "{:#?}", report.loss);
+    assert_eq!(report.loss.events_lost, loss.over_rate);
+    assert_eq!(report.verdict.status, Status::Inconclusive, "{:#?}", report.verdict);
+}
+
+#[test]
+fn a_recording_of_several_machines_replays_to_the_same_report() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let day = Duration::from_secs(86_400);
+    let nodes = nodes(&lab, &[("A", far(day)), ("B", far(2 * day))]);
+    let file = tempfile::NamedTempFile::new().expect("temporary file");
+    let mut session = start(&nodes);
+    let target = Target::open(file.path()).expect("a target");
+    session.record_to(target, Vec::new()).expect("a recording");
+    let report = finish(session);
+    assert_delivered(&report, "live");
+    let replayed = replay(&mut Reader::open(file.path()).expect("a recording")).expect("a replay");
+    assert_eq!(json::render(&replayed.report), json::render(&report));
+    let kernels = replayed.header.machines.iter().map(|m| m.kernel.is_empty());
+    assert_eq!(kernels.collect::<Vec<_>>(), [false; 3]);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::correlate::testing::*;
-use crate::model::{Direction::*, Hook, Loss, ProbeResult, tcp_flags};
+use crate::model::{Direction::*, Hook, Loss, ProbeResult, Unreachable, tcp_flags};
 use crate::report::{Confidence, Status, Verdict};
 
 fn diagnose(tape: &Tape, observation: &Observation) -> Report {
@@ -283,6 +283,45 @@ fn vanished_in_a_node_is_a_guess() {
     assert_eq!(report.verdict.confidence, Confidence::Possible);
     let asked = "A.ens33.ip asked 1 times for 192.168.10.99 at A.ens33, no answer";
     assert!(report.verdict.evidence.iter().any(|e| e == asked), "{:?}", report.verdict.evidence);
+}
+
+/// A node that was observed up to a time.
+fn gone(node: &str, since_ns: u64) -> Vec<Unreachable> {
+    vec![Unreachable { node: node.to_owned(), since_ns, why: "no route".to_owned() }]
+}
+
+#[test]
+fn what_a_node_did_not_tell_proves_nothing() {
+    let tape = lost_behind(4);
+    let observation = Observation { unreachable: gone("B", ARMED), ..tape.observation() };
+    let report = diagnose(&tape, &observation);
+    assert_eq!(report.verdict.status, Status::Inconclusive);
+    assert!(report.verdict.summary.contains("node B could not be observed"));
+    assert!(report.notes.iter().any(|n| n.starts_with("B unreachable since 0.0 s")));
+
+    // It told of everything that these packets could do.
+    let observation = Observation { unreachable: gone("B", u64::MAX), ..tape.observation() };
+    let report = diagnose(&tape, &observation);
+    assert!(report.journeys.iter().all(|j| j.outcome == crate::model::Outcome::Lost));
+    assert_eq!(report.verdict.status, Status::Inconclusive, "later ones are not known");
+
+    // A drop stays one.
+    let mut tape = lost_behind(2);
+    for seq in 1..=5 {
+        let sample = ping(Forward, seq, u32::from(seq));
+        let drop = info("NETFILTER_DROP", "nft_do_chain", FORWARD_STACK);
+        tape.dropped(
+            &sample,
+            Forward,
+            2,
+            NODE_A,
+            drop,
+            ARMED + u64::from(seq) * 1_000_000 + STEP * 3,
+        );
+    }
+    let observation = Observation { unreachable: gone("B", ARMED), ..tape.observation() };
+    let report = diagnose(&tape, &observation);
+    assert_eq!(report.verdict.status, Status::Dropped, "{:#?}", report.verdict);
 }
 
 #[test]

@@ -241,3 +241,72 @@ pub struct ClockSample {
     /// The asker's clock when the answer was there.
     pub answered_ns: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::RawEvent;
+    use crate::model::{DropInfo, EventKind, Gso, Hook};
+
+    fn chunk() -> Chunk {
+        let hop = RawEvent {
+            machine: 0,
+            time_ns: 5,
+            netns_inum: 4_026_531_840,
+            ifindex: 3,
+            skb: 0xffff_8880_1234_5600,
+            len: 98,
+            gso: Some(Gso { segments: 2, size: 49 }),
+            kind: EventKind::Hop(Hook::Egress),
+            l3_offset: 14,
+            protocol: 0x0800,
+            data: vec![1, 2, 255].into(),
+        };
+        let info = DropInfo {
+            code: 6,
+            reason: "NETFILTER_DROP".to_owned(),
+            function: "nft_do_chain".to_owned(),
+            stack: vec!["ip_forward".to_owned()],
+        };
+        let drop = RawEvent { kind: EventKind::Drop(Box::new(info)), gso: None, ..hop.clone() };
+        Chunk { until_ns: 7, events: Events::Named(vec![hop, drop]), ..Chunk::default() }
+    }
+
+    #[test]
+    fn events_survive_the_way() {
+        let sent = chunk();
+        let bytes = to_bytes(&sent).unwrap();
+        let got: Chunk = from_bytes(&bytes).unwrap();
+        assert_eq!((got.until_ns, got.events.named()), (7, sent.events.named()));
+        let silent = to_bytes(&Chunk { until_ns: 9, ..Chunk::default() }).unwrap();
+        assert!(from_bytes::<Chunk>(&silent).unwrap().events.is_empty());
+    }
+
+    #[test]
+    fn events_beyond_the_bounds_are_refused() {
+        let text = String::from_utf8(to_bytes(&chunk()).unwrap()).unwrap();
+        let long = "x".repeat(10_000);
+        for (sense, nonsense) in [
+            ("0102ff", "0102fg"),
+            ("NETFILTER_DROP", long.as_str()),
+            (r#""hook":"egress","#, ""),
+            (r#""if":3"#, r#""if":-3"#),
+        ] {
+            assert!(text.contains(sense), "{text}");
+            let damaged = text.replacen(sense, nonsense, 1);
+            assert!(from_bytes::<Chunk>(damaged.as_bytes()).is_err(), "{nonsense}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn damaged_messages_never_panic(at: usize, value: u8, cut: usize) {
+            let mut bytes = to_bytes(&chunk()).unwrap();
+            let n = bytes.len();
+            bytes[at % n] = value;
+            let _ = from_bytes::<Chunk>(&bytes[..=cut % n]);
+            let _ = from_bytes::<Chunk>(&bytes);
+            let _ = from_bytes::<FactsRequest>(&bytes);
+        }
+    }
+}

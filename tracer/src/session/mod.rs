@@ -28,7 +28,8 @@ use crate::expect::{self, Family};
 use crate::facts::{self, Collected, PathFacts, Space};
 use crate::kernel::{Filter, Options, monotonic_ns};
 use crate::model::{
-    Alias, Direction, End, Loss, Observation, Reading, RoundTrip, Topology, Unreachable,
+    Alias, Direction, End, Loss, Observation, ProbeResult, Reading, RoundTrip, Topology,
+    Unreachable,
 };
 use crate::node::{CaptureRequest, Events, Namespace, Nodes, ProbeRequest, Probing};
 use crate::probe::{self, Probe};
@@ -429,7 +430,19 @@ impl Session {
         }
         if let Some(probe) = self.probe.take() {
             probe.stop();
-            let result = probe.join().context("the probe failed")?;
+            let progress = probe.progress();
+            let result = match probe.join() {
+                Ok(result) => result,
+                // What it did until its node went away is known nevertheless.
+                Err(error) if self.source_gone() => ProbeResult {
+                    proto: self.spec.probe.unwrap_or(probe::Proto::Icmp).as_str().to_owned(),
+                    sent: progress.sent,
+                    answered: progress.answered,
+                    errors: vec![(error.to_string(), 1)],
+                    ..ProbeResult::default()
+                },
+                Err(error) => return Err(error).context("the probe failed"),
+            };
             self.add_probe(result);
         }
         // What is left is to be recorded whole; nothing waits for it any more.
@@ -562,6 +575,12 @@ impl Session {
             self.analysis.reached(machine, until_ns);
             self.record(|recorder| recorder.reached(machine, until_ns));
         }
+    }
+
+    /// Whether the source's node is no longer observed.
+    fn source_gone(&self) -> bool {
+        let site = &self.src.node.netns.site;
+        self.feeds.sources.iter().any(|s| s.over && Arc::ptr_eq(&s.site, site))
     }
 
     /// Nodes that are no longer observed.

@@ -14,8 +14,9 @@ use tracer::lab::Lab;
 use tracer::model::EventKind;
 use tracer::node::message::{from_bytes, to_bytes};
 use tracer::node::{
-    CaptureRequest, Chunk, ClockSample, Events, FactsRequest, Feed, Hello, LocalNode, Locate,
-    Located, Node, NodeError, NodeFacts, Nodes, ProbeRequest, Probing, SpaceAnswer, Started,
+    CaptureRequest, Chunk, ClockSample, Events, FactsRequest, Feed, Hello, Limits, LocalNode,
+    Locate, Located, Node, NodeError, NodeFacts, Nodes, ProbeRequest, Probing, SpaceAnswer,
+    Started,
 };
 
 /// Inode number of the first network namespace of every machine.
@@ -28,11 +29,13 @@ pub struct Far {
     pub ahead_ns: AtomicI64,
     /// Events that it still tells; then it is gone.
     pub lives_for: AtomicU64,
+    /// Events that it tells in a second; 0: all.
+    pub rate: AtomicU64,
 }
 
 impl Default for Far {
     fn default() -> Self {
-        Self { ahead_ns: AtomicI64::new(0), lives_for: AtomicU64::new(u64::MAX) }
+        Self { ahead_ns: AtomicI64::new(0), lives_for: AtomicU64::new(u64::MAX), rate: 0.into() }
     }
 }
 
@@ -67,7 +70,10 @@ pub fn nodes(lab: &Lab, far: &[(&'static str, Arc<Far>)]) -> Nodes {
         let found = connected.iter().find(|(name, ..)| *name == node.name);
         let (_, netns, far) = found.expect("a node far away");
         let node: Box<dyn Node> = Box::new(Loopback {
-            inner: LocalNode::serving(tracer::node::Limits::default()),
+            inner: LocalNode::serving(Limits {
+                events_per_second: Some(far.rate.load(Relaxed)).filter(|rate| *rate > 0),
+                ..Limits::default()
+            }),
             netns: netns.clone(),
             shared: Arc::new(Shared { far: Arc::clone(far), numbers: Mutex::default() }),
         });

@@ -26,8 +26,6 @@ pub struct Limits {
     pub backlog_bytes: usize,
     /// Size of the ring buffer, bytes.
     pub ring_bytes: u32,
-    /// For somebody elsewhere at all.
-    pub(super) serving: bool,
 }
 
 impl Default for Limits {
@@ -37,7 +35,6 @@ impl Default for Limits {
             events_per_second: None,
             backlog_bytes: usize::MAX,
             ring_bytes: u32::MAX,
-            serving: false,
         }
     }
 }
@@ -80,7 +77,7 @@ impl LocalFeed {
         mut capture: Capture,
         stations: &[Station],
         mut namespaces: HashMap<u32, Netns>,
-        limits: &Limits,
+        serving: Option<&Limits>,
     ) -> Self {
         let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
         let unpacker = Arc::new(Unpacker::new(capture.slots().to_vec(), names));
@@ -96,7 +93,7 @@ impl LocalFeed {
             vanished: started.vanished.clone(),
             checked: Instant::now(),
             until_ns: 0,
-            serving: limits.serving.then(|| Serving::new(limits.clone(), capture.slots())),
+            serving: serving.map(|limits| Serving::new(limits.clone(), capture.slots())),
             started,
             namespaces,
             capture,

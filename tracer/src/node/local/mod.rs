@@ -22,7 +22,8 @@ pub use feed::Limits;
 pub struct LocalNode {
     /// Namespaces that were located, in that order.
     open: Mutex<Vec<Netns>>,
-    limits: Limits,
+    /// `Some` where it serves somebody elsewhere.
+    serving: Option<Limits>,
 }
 
 impl LocalNode {
@@ -35,7 +36,7 @@ impl LocalNode {
     /// namespace that is not the machine's first, that namespace is the node (a container, a lab),
     /// and drops in others than those asked for are not its own.
     pub fn serving(limits: Limits) -> Self {
-        Self { open: Mutex::default(), limits: Limits { serving: true, ..limits } }
+        Self { open: Mutex::default(), serving: Some(limits) }
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Netns>> {
@@ -117,10 +118,12 @@ impl Node for LocalNode {
     fn capture(&self, request: &CaptureRequest) -> Result<Box<dyn Feed>, NodeError> {
         let namespaces: HashMap<u32, Netns> =
             self.open().iter().map(|n| (n.inum(), n.clone())).collect();
-        let options = self.limits.options(&request.options);
+        let limits = self.serving.as_ref();
+        let options =
+            limits.map_or_else(|| request.options.clone(), |l| l.options(&request.options));
         let capture = Capture::start(&request.stations, &namespaces, &request.filter, &options)
             .map_err(|error| NodeError::Capture(facts::in_full(&error)))?;
-        let feed = feed::LocalFeed::new(capture, &request.stations, namespaces, &self.limits);
+        let feed = feed::LocalFeed::new(capture, &request.stations, namespaces, limits);
         Ok(Box::new(feed))
     }
 
