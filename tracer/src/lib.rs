@@ -4,6 +4,7 @@
 //! correlate, expect, diagnose) take values and return values; the same code serves live traces,
 //! replays and tests. Where a node is ends at [`node`].
 
+pub mod agent;
 pub mod analysis;
 pub mod causes;
 pub mod cli;

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod ebpf;
+mod generate;
 mod machine;
 mod podtrace;
 mod process;
@@ -44,6 +45,8 @@ enum Task {
     Test(test::TestArgs),
     /// Measure what watching costs, and write docs/performance.md (as root)
     Bench(bench::Options),
+    /// Make the code of the agent's protocol of its description, after that was changed
+    Generate(generate::Options),
     /// Tests on Debian's kernels 6.1 and 6.12, in emulated machines
     Vm(vm::Options),
 }
@@ -76,6 +79,7 @@ fn run(machine: &Machine, task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo => demo::run(machine)?,
         Task::Test(args) => return test::run(machine, &args),
         Task::Bench(options) => bench::run(machine, &options)?,
+        Task::Generate(options) => generate::run(&options)?,
         Task::Vm(options) => vm::run(machine, &options)?,
     }
     Ok(ExitCode::SUCCESS)
