@@ -54,6 +54,8 @@ pub enum Command {
     Nodes(super::inspect::NodesArgs),
     /// What can be wrong: the list of causes, or the page of one
     Causes(super::causes::CausesArgs),
+    /// Serve this node to podtrace on other machines, or make certificates for that
+    Agent(super::agent::AgentArgs),
 }
 
 /// `--color`.

@@ -1,5 +1,6 @@
 //! Command line: arguments, commands, exit status.
 
+pub mod agent;
 pub mod args;
 pub mod bundle;
 pub mod causes;
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
         Some(args::Command::Pods(args)) => args.run(),
         Some(args::Command::Nodes(args)) => args.run(),
         Some(args::Command::Causes(args)) => args.run(),
+        Some(args::Command::Agent(args)) => args.run(),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use crate::agent::address::Target;
+
 use super::{DEFAULT_NAMESPACE, File, FileNode, FilePod, Node, Place, Pod};
 
 /// What is wrong, and at which byte of the file.
@@ -49,6 +51,9 @@ fn node(raw: FileNode) -> Result<Node, Fault> {
     let (Place::Netns(text) | Place::Agent(text)) = &place;
     if text.is_empty() {
         return Err(fault(format!("node {name:?}: `netns` and `agent` must not be empty")));
+    }
+    if let Place::Agent(agent) = &place {
+        agent.parse::<Target>().map_err(|why| fault(format!("node {name:?}: {why}")))?;
     }
     let mut seen = HashSet::new();
     let pods = raw

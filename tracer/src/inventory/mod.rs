@@ -33,6 +33,8 @@ pub struct Inventory {
     pub path: PathBuf,
     /// In the order of the file.
     pub nodes: Vec<Node>,
+    /// Folder with the certificates to show to agents; `None`: where they are without an inventory.
+    pub collector_tls: Option<PathBuf>,
 }
 
 /// A node.
@@ -173,8 +175,11 @@ impl Inventory {
         let file: File = toml::from_str(text).map_err(|e| {
             invalid(e.span().map_or(0, |s| s.start), e.message().trim().replace('\n', "; "))
         })?;
+        // Relative to the inventory.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let collector_tls = file.collector.tls.as_ref().map(|tls| folder.join(tls));
         let nodes = check::nodes(file).map_err(|fault| invalid(fault.at, fault.message))?;
-        Ok(Self { path: path.to_owned(), nodes })
+        Ok(Self { path: path.to_owned(), nodes, collector_tls })
     }
 
     /// The node of this name.
@@ -199,6 +204,14 @@ fn line_of(text: &str, at: usize) -> usize {
 struct File {
     #[serde(default)]
     node: Vec<FileNode>,
+    #[serde(default)]
+    collector: FileCollector,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileCollector {
+    tls: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]

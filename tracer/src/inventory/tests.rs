@@ -47,12 +47,27 @@ fn reads_nodes_and_pods() {
 }
 
 #[test]
+fn certificates_are_beside_the_inventory_or_elsewhere() {
+    let text = |tls| format!("[collector]\ntls = {tls:?}\n{GOOD}");
+    let read = |text: &str| Inventory::parse(Path::new("/etc/podtrace/inv.toml"), text).unwrap();
+    assert_eq!(read(GOOD).collector_tls, None);
+    let inventory = read(&text("pki/collector"));
+    assert_eq!(inventory.collector_tls.as_deref(), Some(Path::new("/etc/podtrace/pki/collector")));
+    let inventory = read(&text("/root/collector"));
+    assert_eq!(inventory.collector_tls.as_deref(), Some(Path::new("/root/collector")));
+}
+
+#[test]
 fn says_where_and_what_is_wrong() {
     let cases = [
         ("[[node]]\nname='A'\nnetns='x'\ncolor='red'\n", "inv.toml:4: unknown field `color`"),
         ("[[node]]\nname='A'\n", "inv.toml:2: node \"A\" has neither `netns`"),
         ("[[node]]\nname='A'\nnetns='x'\nagent='y'", "inv.toml:2: node \"A\" has both"),
         ("[[node]]\nnetns='x'\n", "missing field `name`"),
+        (
+            "[[node]]\nname='A'\nagent='192.0.2.1:7474'\n",
+            "inv.toml:2: node \"A\": \"192.0.2.1:7474\" is no address of an agent; use https://",
+        ),
         (
             "[[node]]\nname='A'\nnetns='x'\n[[node]]\nname='A'\nnetns='y'\n",
             "inv.toml:5: there is already a node \"A\"",

@@ -10,6 +10,7 @@ use super::{
     Depth, FactsRequest, Hello, LocalNode, Locate, Located, NetnsRef, Node, NodeError, SpaceAnswer,
     SpaceRequest, message,
 };
+use crate::agent::client;
 use crate::facts::NetnsFacts;
 use crate::inventory::{self, Inventory, Place};
 
@@ -125,8 +126,12 @@ impl fmt::Debug for Nodes {
 impl Nodes {
     /// Those of the inventory, and this machine.
     pub fn new(inventory: Option<Inventory>) -> Self {
-        let connect = |_: &inventory::Node| {
-            Err(NodeError::Refused("this podtrace cannot speak to agents".to_owned()))
+        let certificates = inventory.as_ref().and_then(|i| i.collector_tls.clone());
+        let connect = move |node: &inventory::Node| -> Result<Box<dyn Node>, NodeError> {
+            let Place::Agent(agent) = &node.place else {
+                return Err(NodeError::Refused(format!("node {} is on this machine", node.name)));
+            };
+            Ok(Box::new(client::connect(&node.name, agent, certificates.as_deref())?))
         };
         Self::with_connect(inventory, Box::new(connect))
     }

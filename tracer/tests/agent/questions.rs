@@ -15,7 +15,7 @@ fn a_remote_node_answers_as_the_local_one() {
     let node = agent.connect();
     assert_eq!(node.hello().unwrap().kernel, "6.99");
     let ip = [192, 0, 2, 7].into();
-    let missing = node.locate(&Locate::Address { ip, prefer: Vec::new() });
+    let missing = node.locate(&Locate::Address { ip, nodes: Vec::new(), pods: Vec::new() });
     assert_eq!(missing, Err(NodeError::NoAddress(ip)));
     let request =
         FactsRequest { spaces: Vec::new(), depth: Depth::Tables, ends: Vec::new(), peers: None };

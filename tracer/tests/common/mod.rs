@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a test that cannot prepare itself has failed")]
 #![expect(dead_code, reason = "each test file uses its part")]
 
+pub mod attached;
 pub mod clsact;
 pub mod loopback;
 pub mod trace;
