@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::changes;
-use super::death::Death;
+use super::death::{Death, Ending};
 use crate::expect::walk::{Problem, Walk};
 use crate::facts::{Change, Difference, NetnsFacts, PathFacts, Qdisc};
 use crate::model::{
@@ -123,6 +123,24 @@ impl<'a> Case<'a> {
             r.answer.is_none()
                 && r.station.is_some_and(|id| topology.station(id).netns_inum == netns)
         })
+    }
+
+    /// Whether packets ended because nobody answered the question for the hardware address of the other
+    /// end itself: it goes the way that they would have gone.
+    pub fn asks_for_the_other_end(&self, death: &Death<'_>) -> bool {
+        let far = match death.direction {
+            Direction::Forward => self.topology.dst.as_ref(),
+            Direction::Reply => self.topology.src.as_ref(),
+        };
+        let target = match death.ending {
+            Ending::Unresolved { question } => Some(question.target),
+            // For neighbour discovery the kernel gives no reason.
+            _ if death.dropped("NEIGH_*", "*") || death.dropped("NOT_SPECIFIED", "neigh_*") => {
+                self.open_questions(death).next().map(|q| q.target)
+            }
+            _ => None,
+        };
+        target.is_some_and(|ip| far.is_some_and(|end| end.ips.contains(&ip)))
     }
 
     /// For packets that ended because an address could not be resolved: the question, and the event

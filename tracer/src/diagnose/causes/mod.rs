@@ -209,6 +209,21 @@ fn is_root(kind: &ProblemKind) -> bool {
     )
 }
 
+/// What keeps a question for a hardware address from its answer as well.
+fn stops_questions(kind: &ProblemKind) -> bool {
+    matches!(
+        kind,
+        ProblemKind::PodInterfaceDown
+            | ProblemKind::PodInterfaceMissing
+            | ProblemKind::PodAddressMissing { .. }
+            | ProblemKind::VethDown
+            | ProblemKind::BridgeDown
+            | ProblemKind::PortDetached { .. }
+            | ProblemKind::PortBlocking { .. }
+            | ProblemKind::PortIsolated { .. }
+    )
+}
+
 /// An entry that goes when its device does.
 fn follows_from(kind: &ProblemKind) -> bool {
     matches!(
@@ -226,6 +241,10 @@ fn follows_from(kind: &ProblemKind) -> bool {
 /// How well a problem's place agrees with where packets ended.
 fn nearness(case: &Case<'_>, death: &Death<'_>, problem: &Problem) -> Option<Strength> {
     let here = death.netns != 0 && problem.spot.netns_inum == death.netns;
+    let same_way = problem.direction == death.direction && problem.deadly();
+    if same_way && stops_questions(&problem.kind) && case.asks_for_the_other_end(death) {
+        return Some(if problem.certain { Strength::Decided } else { Strength::Supported });
+    }
     // Packets that left the planned path did so behind the last planned point.
     let planned = |p: &Point| case.position(death.direction, *p).is_some();
     let strayed = || death.example?.hops.iter().map(|h| h.point).rfind(planned);
