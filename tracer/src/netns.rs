@@ -3,11 +3,11 @@
 //! Enters: a name under `/run/netns` or a path. Leaves: handles, and the result of closures that ran
 //! inside.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,11 +33,14 @@ impl Netns {
     pub fn open(name: &str) -> io::Result<Self> {
         let path: PathBuf =
             if name.contains('/') { name.into() } else { Path::new(NETNS_DIR).join(name) };
-        let file = File::open(&path)?;
+        // Looked at before it is opened: opening is an act for some files (pipes wait, a watchdog
+        // starts), and a collector may name any.
+        let at = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&path)?;
         // The name of a namespace that is being deleted, or was in an earlier boot, is an empty file.
-        if fstatfs(&file)?.filesystem_type() != NSFS_MAGIC {
+        if fstatfs(&at)?.filesystem_type() != NSFS_MAGIC {
             return Err(io::Error::other("not a network namespace"));
         }
+        let file = File::open(format!("/proc/self/fd/{}", at.as_raw_fd()))?;
         // Inode numbers of namespaces are 32 bits (include/linux/ns_common.h).
         let inum = u32::try_from(file.metadata()?.ino()).map_err(io::Error::other)?;
         Ok(Self { name: name.to_owned(), inum, file: Arc::new(file) })
@@ -112,5 +115,22 @@ impl Drop for Guard {
             eprintln!("podtrace: cannot leave a network namespace: {error}");
             std::process::abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_namespaces_are_opened() {
+        let own = Netns::current().unwrap();
+        assert_eq!(Netns::open("/proc/self/ns/net").unwrap().inum(), own.inum());
+        // Opening it to read would wait for somebody who writes.
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = Netns::open(pipe.to_str().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "not a network namespace");
     }
 }

@@ -32,7 +32,7 @@ const CA_DAYS: u16 = 3650;
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file or folder.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum PkiError {
         source: io::Error,
     },
     /// What certificates cannot hold.
-    #[error("cannot make a certificate for {whom}: {source}")]
+    #[error("cannot make a certificate for {whom}")]
     Certificate {
         /// For whom.
         whom: String,
@@ -48,7 +48,7 @@ pub enum PkiError {
         source: rcgen::Error,
     },
     /// The authority's key is not one.
-    #[error("{} is no private key: {source}", path.display())]
+    #[error("{} is no private key", path.display())]
     Key {
         /// Which file.
         path: PathBuf,

@@ -32,7 +32,7 @@ pub const COLLECTOR_FOLDER: &str = "/etc/podtrace/collector";
 pub enum TlsError {
     /// A file cannot be read.
     #[error(
-        "cannot read {}: {source}{}",
+        "cannot read {}{}",
         path.display(),
         if source.kind() == io::ErrorKind::NotFound {
             " (podtrace agent init makes certificates)"

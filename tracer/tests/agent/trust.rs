@@ -144,8 +144,8 @@ fn an_inventory_says_where_certificates_are() {
     let folder = tempfile::tempdir().unwrap();
     let error = client::connect("B", "https://192.0.2.1", Some(folder.path())).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("/ca.pem: No such file"), "{text}");
-    assert!(text.contains("podtrace agent init makes certificates"), "{text}");
+    let what = "/ca.pem (podtrace agent init makes certificates): No such file";
+    assert!(text.contains(what), "{text}");
     let error = client::connect("B", "http://192.0.2.1", None).unwrap_err();
     assert!(error.to_string().contains("plain text is only for agents on this machine"));
 }

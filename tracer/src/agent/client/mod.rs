@@ -22,6 +22,7 @@ use super::proto::Payload;
 use super::proto::agent_client::AgentClient;
 use super::tls::{COLLECTOR_FOLDER, Credentials};
 use super::{Speaks, one_line};
+use crate::facts::in_full;
 use crate::kernel::monotonic_ns;
 use crate::node::{
     CaptureRequest, ClockSample, FactsRequest, Feed, Hello, Locate, Located, Node, NodeError,
@@ -75,7 +76,7 @@ impl Collector {
     pub fn with_certificates(folder: Option<&Path>) -> Result<Self, String> {
         let folder = folder.unwrap_or(Path::new(COLLECTOR_FOLDER));
         let tls = Credentials::read(folder).and_then(|c| c.client());
-        Ok(Self { tls: Some(tls.map_err(|error| error.to_string())?), ..Self::default() })
+        Ok(Self { tls: Some(tls.map_err(|error| in_full(&error))?), ..Self::default() })
     }
 
     /// Connects to the agent of a node, and hears that it speaks the same protocol.
