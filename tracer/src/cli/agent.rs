@@ -147,11 +147,12 @@ fn serve(args: &ServeArgs) -> Result<u8> {
         rate: args.max_rate,
         ..Limits::default()
     };
-    let mut local = crate::node::Limits::default();
-    local.duration = Some(limits.duration);
-    local.events_per_second = Some(limits.rate);
-    local.backlog_bytes = limits.backlog_bytes;
-    local.ring_bytes = limits.ring_bytes;
+    let local = crate::node::Limits {
+        duration: Some(limits.duration),
+        events_per_second: Some(limits.rate),
+        backlog_bytes: limits.backlog_bytes,
+        ring_bytes: limits.ring_bytes,
+    };
     let quiet = args.quiet;
     let log: Log = Arc::new(move |line| {
         if !quiet {
