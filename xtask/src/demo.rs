@@ -14,8 +14,6 @@ use crate::{podtrace, setup};
 
 /// The demo's own lab: one that somebody works with stays as it is.
 const LAB: &str = "demo";
-/// Where that lab's inventory is.
-const INVENTORY: &str = "/run/podtrace/demo/inventory.toml";
 /// podtrace's exit status when packets were not delivered.
 const NOT_DELIVERED: i32 = 3;
 
@@ -31,7 +29,7 @@ pub fn run(machine: &Machine) -> Result<()> {
     section("Build podtrace");
     let binary = podtrace::build(machine, false)?;
 
-    let lab = DemoLab::up(&binary)?;
+    let lab = DemoLab::up(&binary, LAB)?;
     section("A ping from pod a on node A to pod b on node B");
     let healthy = lab.trace()?;
     if !healthy.success() {
@@ -39,9 +37,7 @@ pub fn run(machine: &Machine) -> Result<()> {
     }
 
     section("The same with a fault: node A loses its tunnel's forwarding entry for node B");
-    let mut fault = lab.lab("fault");
-    fault.arg("fdb-missing");
-    succeed(fault)?;
+    lab.succeed("fault", &["fdb-missing"])?;
     let broken = lab.trace()?;
     if broken.code() != Some(NOT_DELIVERED) {
         bail!("a broken lab should not deliver: podtrace ended with {broken}");
@@ -58,16 +54,22 @@ pub fn run(machine: &Machine) -> Result<()> {
 }
 
 /// A lab that goes away with this value, also after a failure or Ctrl-C.
-struct DemoLab {
+#[derive(Debug)]
+pub struct DemoLab {
     binary: PathBuf,
+    name: &'static str,
     is_up: bool,
 }
 
 impl DemoLab {
-    fn up(binary: &Path) -> Result<Self> {
+    /// Brings it up.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn up(binary: &Path, name: &'static str) -> Result<Self> {
         section("Two nodes with two pods each, joined as flannel does it");
         // Also half of it must go.
-        let lab = Self { binary: binary.to_owned(), is_up: true };
+        let lab = Self { binary: binary.to_owned(), name, is_up: true };
         for command in [lab.lab("up"), lab.lab("status")] {
             succeed(command)?;
         }
@@ -76,17 +78,36 @@ impl DemoLab {
 
     fn lab(&self, verb: &str) -> Command {
         let mut command = podtrace::command(&self.binary);
-        command.args(["lab", verb, "--name", LAB]);
+        command.args(["lab", verb, "--name", self.name]);
         command
+    }
+
+    /// Runs `podtrace lab VERB` with further arguments.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn succeed(&self, verb: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.lab(verb);
+        command.args(arguments);
+        succeed(command)
+    }
+
+    /// Where its inventory is.
+    pub fn inventory(&self) -> String {
+        format!("/run/podtrace/{}/inventory.toml", self.name)
     }
 
     fn trace(&self) -> Result<ExitStatus> {
         let mut command = podtrace::command(&self.binary);
-        command.args(["--src", "A.a", "--dst", "B.b", "--probe", "--inventory", INVENTORY]);
+        command.args(["--src", "A.a", "--dst", "B.b", "--probe", "--inventory", &self.inventory()]);
         shown(&mut command)
     }
 
-    fn down(mut self) -> Result<()> {
+    /// Takes it down.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn down(mut self) -> Result<()> {
         self.is_up = false;
         succeed(self.lab("down"))
     }

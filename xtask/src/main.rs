@@ -5,6 +5,7 @@ mod demo;
 mod ebpf;
 mod generate;
 mod machine;
+mod picture;
 mod podtrace;
 mod process;
 mod setup;
@@ -43,6 +44,8 @@ enum Task {
     Demo,
     /// Format, lints, unit tests, and the tests on real namespaces (as root)
     Test(test::TestArgs),
+    /// Draw the README's picture of the live view from a real run (as root)
+    Picture,
     /// Measure what watching costs, and write docs/performance.md (as root)
     Bench(bench::Options),
     /// Make the code of the agent's protocol of its description, after that was changed
@@ -78,6 +81,7 @@ fn run(machine: &Machine, task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Demo => demo::run(machine)?,
         Task::Test(args) => return test::run(machine, &args),
+        Task::Picture => picture::run(machine)?,
         Task::Bench(options) => bench::run(machine, &options)?,
         Task::Generate(options) => generate::run(&options)?,
         Task::Vm(options) => vm::run(machine, &options)?,

@@ -18,7 +18,7 @@ const LLVM_CONFIG: &str = "usr/lib/llvm-22/bin/llvm-config";
 
 /// Programs that the lab, the tests, the guests, the demo and the bench run, with Debian's package of
 /// each.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("bpftool", "bpftool"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
@@ -37,6 +37,7 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("sysctl", "procps"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("tmux", "tmux"),
     ("tshark", "tshark"),
     ("xz", "xz-utils"),
 ];

@@ -21,6 +21,8 @@ pub(super) struct DropGroup {
     pub count: u64,
     /// Those in each snapshot, oldest first.
     pub course: Vec<u64>,
+    /// Those in the snapshot that is being taken.
+    now: u64,
     /// When the last one came, by the trace's time, seconds.
     pub last_s: u64,
 }
@@ -45,7 +47,6 @@ impl Model {
             self.drops.clear();
         }
         let now_s = snapshot.elapsed.as_secs();
-        let mut fresh: IndexMap<String, u64> = IndexMap::new();
         for journey in &snapshot.report.journeys {
             let known = self.packets.get(&journey.id);
             if known == Some(journey) {
@@ -54,22 +55,17 @@ impl Model {
             let told = |j: &JourneyReport| j.drop.iter().chain(&j.side_drops).count();
             let already = known.map_or(0, told);
             for drop in journey.drop.iter().chain(&journey.side_drops).skip(already) {
-                let key = key(drop);
-                *fresh.entry(key.clone()).or_default() += 1;
-                let group = self.drops.entry(key).or_insert_with(|| DropGroup {
-                    last: drop.clone(),
-                    count: 0,
-                    course: Vec::new(),
-                    last_s: 0,
-                });
+                let group = group(&mut self.drops, drop);
                 group.count += 1;
+                group.now += 1;
                 group.last_s = now_s;
-                group.last = drop.clone();
+                let rule = drop.rule.clone().or_else(|| group.last.rule.take());
+                group.last = DropReport { rule, ..drop.clone() };
             }
             self.packets.insert(journey.id.clone(), journey.clone());
         }
-        for (key, group) in &mut self.drops {
-            group.course.push(fresh.get(key).copied().unwrap_or(0));
+        for group in self.drops.values_mut() {
+            group.course.push(std::mem::take(&mut group.now));
             let more = group.course.len().saturating_sub(COURSE);
             group.course.drain(..more);
         }
@@ -81,7 +77,35 @@ impl Model {
     }
 }
 
-fn key(drop: &DropReport) -> String {
+/// The group that a drop belongs to, begun if need be. Which rule dropped is known a while later than
+/// that packets are dropped, once the tables were read.
+fn group<'a>(groups: &'a mut IndexMap<String, DropGroup>, drop: &DropReport) -> &'a mut DropGroup {
+    let place = place(drop);
+    let mut key = place.clone() + drop.rule.as_deref().unwrap_or_default();
+    if !groups.contains_key(&key) {
+        match &drop.rule {
+            Some(_) => {
+                if let Some(group) = groups.shift_remove(&place) {
+                    groups.insert(key.clone(), group);
+                }
+            }
+            None => {
+                let named = groups.keys().rev().find(|key| key.starts_with(&place));
+                key = named.cloned().unwrap_or(key);
+            }
+        }
+    }
+    groups.entry(key).or_insert_with(|| DropGroup {
+        last: drop.clone(),
+        count: 0,
+        course: Vec::new(),
+        now: 0,
+        last_s: 0,
+    })
+}
+
+/// Where and for which reason, up to the rule.
+fn place(drop: &DropReport) -> String {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     let place = &drop.place;
     [
@@ -89,9 +113,9 @@ fn key(drop: &DropReport) -> String {
         part(&place.pod),
         part(&place.interface),
         part(&drop.hook),
-        part(&drop.rule),
         drop.function.clone(),
         drop.reason.name.clone(),
+        String::new(),
     ]
     .join("\0")
 }

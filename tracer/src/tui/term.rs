@@ -1,14 +1,15 @@
 //! The terminal, and the thread that draws on it.
 
 use std::io;
+use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event;
+use ratatui::crossterm::{event, style};
 
 use super::state::State;
 use super::{Captured, Command, Look, Snapshot, Source, input, view};
@@ -17,6 +18,9 @@ use super::{Captured, Command, Look, Snapshot, Source, input, view};
 /// between two looks at them.
 const FRAME: Duration = Duration::from_millis(40);
 
+/// The thread that draws.
+const THREAD: &str = "screen";
+
 /// What both threads share.
 #[derive(Debug, Default)]
 struct Shared {
@@ -24,6 +28,10 @@ struct Shared {
     newest: Mutex<Option<Snapshot>>,
     /// Answers to what the user asked for.
     answers: Mutex<Vec<Answer>>,
+    /// Held while something is drawn.
+    drawing: Mutex<()>,
+    /// Something has panicked, and the terminal was given back before that was told.
+    panicked: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -52,13 +60,16 @@ impl Screen {
     /// # Errors
     /// When standard output is no terminal that can be drawn on.
     pub fn open(look: Look, source: Source) -> io::Result<Self> {
+        // The user may have asked for colour in spite of NO_COLOR.
+        style::force_color_output(look.color);
         // Restores the terminal before a panic is told.
         let terminal = ratatui::try_init()?;
         let shared = Arc::<Shared>::default();
+        end_with_panic(&shared);
         let (send, commands) = mpsc::channel();
         let theirs = Arc::clone(&shared);
         let draw = move || run(terminal, State::new(look, source), &theirs, &send);
-        let thread = std::thread::Builder::new().name("screen".into()).spawn(draw);
+        let thread = thread::Builder::new().name(THREAD.into()).spawn(draw);
         match thread {
             Ok(thread) => Ok(Self { shared, commands, thread: Some(thread) }),
             Err(error) => {
@@ -102,7 +113,10 @@ impl Screen {
         self.shared.ended.store(true, Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let result = thread.join();
-        ratatui::restore();
+        // Once more, and the cursor would jump back over what was told.
+        if !self.shared.panicked.load(Relaxed) {
+            ratatui::restore();
+        }
         result.unwrap_or_else(|_| Err(io::Error::other("the screen's thread panicked")))
     }
 }
@@ -112,6 +126,20 @@ impl Drop for Screen {
         // Whatever ends the trace is told instead.
         let _ = self.end();
     }
+}
+
+/// Lets nothing be drawn any more once something panics: what is said of it then stays in sight.
+fn end_with_panic(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let restore_and_tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        shared.ended.store(true, Relaxed);
+        shared.panicked.store(true, Relaxed);
+        // A panic of the drawing itself has ended it.
+        let elsewhere = thread::current().name() != Some(THREAD);
+        let _drawn = elsewhere.then(|| lock(&shared.drawing));
+        restore_and_tell(panic);
+    }));
 }
 
 fn run(
@@ -139,6 +167,10 @@ fn run(
         if changed {
             let left = drawn.map_or(Duration::ZERO, |at| FRAME.saturating_sub(at.elapsed()));
             if left.is_zero() {
+                let _drawing = lock(&shared.drawing);
+                if shared.ended.load(Relaxed) {
+                    break;
+                }
                 terminal.draw(|frame| view::draw(frame, &mut state))?;
                 drawn = Some(Instant::now());
                 changed = false;

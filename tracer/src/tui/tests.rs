@@ -306,6 +306,28 @@ fn drops_are_counted_once() {
 }
 
 #[test]
+fn drops_stay_together_when_their_rule_becomes_known() {
+    let with_rule = |rule: Option<&str>, round: &str| {
+        let mut report = fixtures::forward_drop();
+        for journey in &mut report.journeys {
+            journey.id = format!("{round}.{}", journey.id);
+            if let Some(drop) = &mut journey.drop {
+                drop.rule = rule.map(str::to_owned);
+            }
+        }
+        report
+    };
+    let mut state = state(with_rule(None, "a"));
+    for (rule, round) in [(Some("-j DROP"), "b"), (None, "c"), (Some("-m x -j DROP"), "d")] {
+        state.apply(snapshot(with_rule(rule, round)));
+    }
+    let groups: Vec<_> = state.model().drops.values().collect();
+    let told: Vec<_> = groups.iter().map(|g| (g.last.rule.as_deref(), g.count)).collect();
+    assert_eq!(told, [(Some("-j DROP"), 15), (Some("-m x -j DROP"), 5)]);
+    assert_eq!(groups[0].course, [5, 5, 5, 0]);
+}
+
+#[test]
 fn the_selection_follows_the_newest_until_moved() {
     let mut state = state(fixtures::healthy());
     press(&mut state, &[KeyCode::Char('2')]);

@@ -6,6 +6,7 @@
 pub mod attached;
 pub mod clsact;
 pub mod loopback;
+pub mod tmux;
 pub mod trace;
 
 use std::ops::Deref;

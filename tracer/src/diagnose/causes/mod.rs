@@ -281,6 +281,7 @@ fn from_problem(
         _ => Confidence::Likely,
     };
     let silent = death.drop().is_none();
+    let firewall = matches!(problem.kind, ProblemKind::Firewall { .. });
     Explanation {
         summary: problem.text.clone(),
         evidence: problem.entry.iter().map(|entry| case.entry_line(problem, entry)).collect(),
@@ -288,7 +289,7 @@ fn from_problem(
         confidence,
         place: silent.then(|| case.spot_place(problem)),
         direction: None,
-        rule: None,
+        rule: problem.entry.clone().filter(|_| firewall),
     }
 }
 
