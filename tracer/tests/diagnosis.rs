@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::thread;
 
-use common::trace::{PODTRACE, Server, http_server, podtrace, run, wait_for};
+use common::trace::{PODTRACE, Server, http_server, podtrace, replay, run, wait_for};
 use common::{TestLab, privileged};
 use tracer::lab::fault::{self, Case, Expected, Fault, Options};
 use tracer::lab::{Backend, Firewall, LabConfig};
@@ -141,17 +141,26 @@ fn compare(report: &Report, expected: &Expected) -> Vec<String> {
 
 fn run_case(lab: &TestLab, fault: &Fault, variant: Variant, case: &Case) -> Row {
     let name = format!("{} ({}, {})", fault.name, variant.name, case.label);
-    let mut args = vec!["--format", "json"];
+    let recording = tempfile::NamedTempFile::new().expect("a temporary file");
+    let file = recording.path().to_str().expect("UTF-8");
+    let mut args = vec!["--format", "json", "-w", file];
     args.extend(case.args.iter().map(String::as_str));
     let run = podtrace(lab, &args);
     let expected = expectation(&case.expected);
     match serde_json::from_str::<Report>(&run.stdout) {
-        Ok(report) => Row {
-            fault: name,
-            expected,
-            got: format!("{}\n    {}", describe(&report.verdict), report.verdict.summary),
-            wrong: compare(&report, &case.expected),
-        },
+        Ok(report) => {
+            let mut wrong = compare(&report, &case.expected);
+            // Elsewhere, and later, the recording tells the same to the byte.
+            if replay(recording.path(), "json") != (run.status, run.stdout) {
+                wrong.push("replay".into());
+            }
+            Row {
+                fault: name,
+                expected,
+                got: format!("{}\n    {}", describe(&report.verdict), report.verdict.summary),
+                wrong,
+            }
+        }
         Err(_) => Row {
             fault: name,
             expected,

@@ -42,7 +42,7 @@ impl Capture {
     /// `None` where there is no tshark (`cargo xtask setup` installs it).
     fn of(name: &str, args: &[&str]) -> Option<Self> {
         if Command::new("tshark").arg("--version").output().is_err() {
-            eprintln!("skipped: no tshark");
+            eprintln!("SKIP: no tshark");
             return None;
         }
         let dir = tempfile::tempdir().expect("a directory");
@@ -221,5 +221,65 @@ fn a_bundle_holds_everything_and_with_privacy_no_names() {
         names.sort();
         let all = ["packets.pcapng", "report.html", "report.json", "report.md", "trace.podtrace"];
         assert_eq!(names, all.map(|name| format!("podtrace/{name}")));
+    }
+}
+
+/// Width and height that a PNG states (RFC 2083 section 11.2.1).
+fn png_size(png: &[u8]) -> (u32, u32) {
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n"), "no PNG");
+    let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
+    (number(16), number(20))
+}
+
+/// Pages as a browser shows them; the pictures stay in `$PODTRACE_SCREENSHOTS`, to be looked at.
+#[test]
+fn a_browser_shows_the_pages() {
+    let browsers = ["chromium", "chromium-headless-shell", "google-chrome"];
+    let there = |name: &&&str| Command::new(name).arg("--version").output().is_ok();
+    let Some(browser) = browsers.iter().find(there) else {
+        // Too large to be installed for one test: continuous integration does without.
+        if std::env::var_os("CI").is_none() {
+            eprintln!("SKIP: no Chromium");
+        }
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let kept = std::env::var_os("PODTRACE_SCREENSHOTS").map(PathBuf::from);
+    let out = kept.unwrap_or_else(|| dir.path().to_owned());
+    std::fs::create_dir_all(&out).expect("a directory");
+    let shoot = |page: &std::path::Path, args: &[&str], to: &std::path::Path| {
+        let output = Command::new(browser)
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
+            .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+            .args(args)
+            .arg(format!("file://{}", page.display()))
+            .output()
+            .expect("start the browser");
+        std::fs::read(to).unwrap_or_else(|_| {
+            panic!("{}: {}", to.display(), String::from_utf8_lossy(&output.stderr))
+        })
+    };
+    for name in RECORDINGS {
+        let page = dir.path().join(format!("{name}.html"));
+        export(name, &["--format", "html", "-o", page.to_str().expect("UTF-8")]);
+        let mut pictures = Vec::new();
+        for (look, args) in [
+            ("light", ["--window-size=1200,2400", "--blink-settings=preferredColorScheme=1"]),
+            ("dark", ["--window-size=1200,2400", "--blink-settings=preferredColorScheme=0"]),
+            ("narrow", ["--window-size=500,2400", "--blink-settings=preferredColorScheme=1"]),
+        ] {
+            let to = out.join(format!("{name}-{look}.png"));
+            let shot = format!("--screenshot={}", to.display());
+            let png = shoot(&page, &[args[0], args[1], &shot], &to);
+            assert_eq!(png_size(&png).1, 2400, "{name} {look}");
+            // A page without anything on it takes a tenth of this.
+            assert!(png.len() > 50_000, "{name} {look}: {} bytes", png.len());
+            pictures.push(png);
+        }
+        assert!(pictures[0] != pictures[1], "{name}: dark is light");
+        let to = out.join(format!("{name}.pdf"));
+        let print = format!("--print-to-pdf={}", to.display());
+        let pdf = shoot(&page, &["--no-pdf-header-footer", &print], &to);
+        assert!(pdf.starts_with(b"%PDF-") && pdf.len() > 20_000, "{name}: {} bytes", pdf.len());
     }
 }

@@ -5,20 +5,10 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::trace::{PODTRACE, podtrace, run};
+use common::trace::{PODTRACE, podtrace, replay, run};
 use common::{TestLab, privileged};
-
-fn replay(file: &Path, format: &str) -> (Option<i32>, String) {
-    let output = Command::new(PODTRACE)
-        .args(["replay", "--format", format])
-        .arg(file)
-        .output()
-        .expect("start podtrace");
-    (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
-}
 
 #[test]
 fn a_replay_is_byte_for_byte_what_the_trace_said() {
@@ -34,7 +24,7 @@ fn a_replay_is_byte_for_byte_what_the_trace_said() {
             let args = ["--src", "A.a", "--dst", "B.b", "--probe", "-w", name, "--format", format];
             let live = podtrace(&lab, &args);
             assert_eq!(live.status, status, "{case}: {}{}", live.stdout, live.stderr);
-            assert_eq!(replay(&file, format), (Some(status), live.stdout), "{case}");
+            assert_eq!(replay(&file, format), (status, live.stdout), "{case}");
         }
     };
     // With a second look at large packets, with a drop, with a ping from node to node.
@@ -44,6 +34,35 @@ fn a_replay_is_byte_for_byte_what_the_trace_said() {
     run(&lab, "A", &["iptables", "-D", "FORWARD", "-d", "10.10.1.2", "-j", "DROP"]);
     run(&lab, "wire", &["ip", "link", "set", "u2", "down"]);
     same("wire loss", 3);
+}
+
+#[test]
+fn a_long_recording_is_split_into_files_of_which_the_newest_stay() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let dir = tempfile::tempdir().expect("a directory");
+    let name = dir.path().join("x.podtrace");
+    let args = ["--src", "A.a", "--dst", "B.b", "--probe", "-c", "2000", "-i", "1ms", "-C", "100k"];
+    let file = ["-W", "3", "-w", name.to_str().expect("UTF-8")];
+    let live = podtrace(&lab, &[&args[..], &file].concat());
+    assert_eq!(live.status, 0, "{}{}", live.stdout, live.stderr);
+    let mut files: Vec<_> = fs::read_dir(dir.path())
+        .expect("the directory")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    // Of those that were made, the first are gone.
+    assert_eq!(files.len(), 3, "{files:?} {}", live.stderr);
+    assert!(!files.contains(&dir.path().join("x-0001.podtrace")), "{files:?}");
+    let last = files.len() - 1;
+    for (i, file) in files.iter().enumerate() {
+        let (status, text) = replay(file, "text");
+        assert!(status == 0 && text.starts_with("✓ DELIVERED"), "{text}");
+        assert_eq!(text.contains("goes on in the next file"), i < last, "{text}");
+        assert!(text.contains("what was under way when it began"), "{text}");
+    }
 }
 
 #[test]

@@ -116,17 +116,25 @@ pub struct TraceArgs {
     #[arg(long)]
     pub tui: bool,
     /// Output format
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = format_parser())]
-    pub format: Format,
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = what_parser())]
+    pub format: What,
     /// Write the report to a file instead of standard output (- is standard output)
     #[arg(long, short = 'o', value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Record the trace to a file, for podtrace replay and export (- is standard output)
     #[arg(long, short = 'w', value_name = "FILE")]
     pub write: Option<PathBuf>,
+    /// Record to several files, each to be replayed by itself: begin another when one has reached this
+    /// size, such as 50M or 1GiB (a bare number is in megabytes). FILE becomes FILE-0001, FILE-0002, …
+    #[arg(long, short = 'C', value_name = "SIZE", requires = "write", value_parser = parse_size)]
+    pub rotate_size: Option<u64>,
+    /// Of those files keep only so many, the newest [default: all]
+    #[arg(long, short = 'W', value_name = "N", requires = "rotate_size",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub rotate_count: Option<u32>,
     /// Replace addresses and names by stand-ins and drop payload, in the report and in all files (the
     /// screen of --tui shows what is there)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rotate_size")]
     pub privacy: bool,
     /// Bytes of each packet to keep [default: the headers and 16 bytes of payload]
     #[arg(long, value_name = "BYTES",
@@ -166,10 +174,25 @@ pub struct Look {
     pub color: ColorArg,
 }
 
+/// What a trace, or a replay of one, prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The report.
+    Report(Format),
+    /// Every sighting of a packet, one JSON object each: what `export --format jsonl` makes of the
+    /// recording.
+    Events,
+}
+
 /// Parses `--format` and lists its values in help.
-pub(super) fn format_parser() -> impl TypedValueParser<Value = Format> {
-    PossibleValuesParser::new(Format::ALL.map(Format::as_str))
-        .try_map(|name| name.parse::<Format>())
+pub(super) fn what_parser() -> impl TypedValueParser<Value = What> {
+    const EVENTS: &str = "jsonl";
+    PossibleValuesParser::new(Format::ALL.map(Format::as_str).into_iter().chain([EVENTS])).try_map(
+        |name| match name.as_str() {
+            EVENTS => Ok(What::Events),
+            report => report.parse().map(What::Report),
+        },
+    )
 }
 
 fn attach_parser() -> impl TypedValueParser<Value = AttachWith> {
@@ -190,6 +213,32 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| bad())
 }
 
+/// Least size of a file: what stands at the beginning of each takes half of it.
+const SMALLEST_FILE: u64 = 100_000;
+
+/// `50M`, `50MB` (millions of bytes), `50MiB` (times 1024 twice), `1.5G`; a bare number is millions of
+/// bytes, as for tcpdump.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a size such as 500k, 50M or 1GiB");
+    let letters = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(letters);
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "m" | "mb" => 1e6,
+        "k" | "kb" => 1e3,
+        "g" | "gb" => 1e9,
+        "ki" | "kib" => 1024.0,
+        "mi" | "mib" => 1024.0 * 1024.0,
+        "gi" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(bad()),
+    };
+    let bytes = (number * factor).round();
+    if !(SMALLEST_FILE as f64..1e18).contains(&bytes) {
+        return Err(format!("{text:?} is no size of at least {} kB", SMALLEST_FILE / 1000));
+    }
+    Ok(bytes as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +256,34 @@ mod tests {
         assert_eq!(parse_duration("2").unwrap(), Duration::from_secs(2));
         assert!(parse_duration("-1s").is_err());
         assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("10", 10_000_000),
+            ("500k", 500_000),
+            ("1.5GB", 1_500_000_000),
+            ("2MiB", 2 << 20),
+            ("1 gib", 1 << 30),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "M", "5 apples", "1k", "-3M", "1e9", "1.2.3M", "99999999999G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn files_are_rotated_only_where_something_is_recorded_openly() {
+        let parse = |more: &[&str]| {
+            Cli::try_parse_from([&["podtrace", "--src", "A.a", "--dst", "B.b"], more].concat())
+        };
+        let cli = parse(&["-w", "x", "-C", "1M", "-W", "3"]).unwrap();
+        assert_eq!((cli.trace.rotate_size, cli.trace.rotate_count), (Some(1_000_000), Some(3)));
+        assert!(parse(&["-C", "1M"]).is_err());
+        assert!(parse(&["-w", "x", "-W", "3"]).is_err());
+        assert!(parse(&["-w", "x", "-C", "1M", "--privacy"]).is_err());
     }
 
     #[test]

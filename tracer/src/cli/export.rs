@@ -94,6 +94,16 @@ impl Source {
         Ok(())
     }
 
+    /// Writes every sighting of a packet.
+    pub(super) fn write_events(&self, replay: &Replay, mut sink: Sink) -> Result<()> {
+        let mut out = BufWriter::new(sink.stream());
+        write(Kind::Jsonl, replay, None, self, &mut out)
+            .and_then(|()| Ok(out.flush()?))
+            .context("cannot write the events")?;
+        drop(out);
+        sink.finish()
+    }
+
     /// From its beginning.
     pub(super) fn reader(&self) -> Result<Reader> {
         let mut file = self.file.try_clone()?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::args::TraceArgs;
+use super::args::{TraceArgs, What};
 use super::export::Source;
 use super::save::Files;
 use super::{Usage, output, privileges, screen, signals};
@@ -44,6 +44,13 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     if args.tui && args.write.as_deref() == Some(Path::new("-")) {
         return Err(usage("--tui and -w - both want standard output".into()).into());
     }
+    if args.rotate_size.is_some() && args.write.as_deref() == Some(Path::new("-")) {
+        return Err(usage("--rotate-size needs a file: standard output is only one".into()).into());
+    }
+    let to_stdout = args.write.as_deref() == Some(Path::new("-"));
+    if args.format == What::Events && (to_stdout || args.rotate_size.is_some()) {
+        return Err(usage("--format jsonl needs the recording in one file".into()).into());
+    }
     let nodes = Nodes::new(Inventory::load(args.inventory.as_deref())?);
     let src = endpoint::resolve(src, &nodes)?;
     let flow = service::Flow {
@@ -60,17 +67,21 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     let sink = output::Sink::open(args.output.as_deref())?;
 
     let mut recording = match &args.write {
-        Some(path) => Some(
-            Target::open(path).with_context(|| format!("cannot record to {}", path.display()))?,
-        ),
+        Some(path) => {
+            let target = match args.rotate_size {
+                Some(size) => Target::rotating(path, size, args.rotate_count),
+                None => Target::open(path),
+            };
+            Some(target.with_context(|| format!("cannot record to {}", path.display()))?)
+        }
         None => None,
     };
     // What is seen has to be known before stand-ins can be given: the recording is rewritten at the
-    // end, and the report made from that.
-    let mut private = None;
-    if args.privacy {
+    // end, and the report made from that. Likewise, which packet an event belongs to.
+    let mut kept = None;
+    if args.privacy || (args.format == What::Events && recording.is_none()) {
         let (source, target) = Source::temporary()?;
-        private = Some((source, recording.replace(target)));
+        kept = Some((source, recording.replace(target)));
     }
     let recording_to_stdout =
         args.output.is_none() && args.write.as_deref() == Some(Path::new("-"));
@@ -93,23 +104,41 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     }
     let Finished { mut report, mut recording, notices } = session.finish()?;
     say(notices);
-    if let Some((source, target)) = private {
+    let mut written = None;
+    if let Some((mut source, target)) = kept {
         recording.take().transpose().context("cannot record the trace")?;
-        let masked = source.private()?;
-        report = record::replay(&mut masked.reader()?)?.report;
-        if let Some(mut target) = target {
-            masked.copy(target.stream()).context("cannot record the trace")?;
+        if args.privacy {
+            source = source.private()?;
+            report = record::replay(&mut source.reader()?)?.report;
         }
+        if let Some(mut target) = target {
+            source.copy(target.stream()).context("cannot record the trace")?;
+        }
+        written = Some(source);
+    } else if let (What::Events, Some(Ok(_)), Some(path)) = (args.format, &recording, &args.write) {
+        written = Some(Source::open(path)?);
     }
-    if recording_to_stdout {
-        // The recording has taken its place.
-        say(vec![report.verdict.summary.clone()]);
-    } else {
-        let text = args.format.render(&report, &output::options(args.look, &sink));
-        sink.write(&text)?;
+    match (args.format, written) {
+        _ if recording_to_stdout => {
+            // The recording has taken its place.
+            say(vec![report.verdict.summary.clone()]);
+        }
+        (What::Report(format), _) => {
+            let options = output::options(args.look, &sink);
+            sink.write(&format.render(&report, &options))?;
+        }
+        (What::Events, Some(source)) => {
+            let replay = record::replay(&mut source.reader()?)?;
+            source.write_events(&replay, sink)?;
+        }
+        // Without a recording there are none; that it failed is said below.
+        (What::Events, None) => {}
     }
     if let Some(recording) = recording {
         let summary = recording.context("cannot record the trace")?;
+        if args.rotate_size.is_some() {
+            say(vec![format!("recorded to {} files", summary.parts)]);
+        }
         if summary.unrecorded > 0 {
             say(vec![format!(
                 "{} events are missing in the recording: writing did not keep up",

@@ -7,12 +7,12 @@
 //! Identical packets are told apart by the kernel's skb pointer where it is still the same, else
 //! by order: the oldest that has not been here yet, among those seen lately.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::Correlator;
 use super::identity::ttl;
 use super::identity::{Datagram, Discriminator, Flow, Key};
 use super::live::{Home, Live};
+use super::{Correlator, Map};
 use crate::model::{Event, Point, tcp_flags};
 
 /// Identical packets are looked through as far back as this many.
@@ -33,11 +33,11 @@ const MAX_CONTROL: usize = 65_536;
 /// What is filed where.
 #[derive(Debug, Default)]
 pub(super) struct Datagrams {
-    groups: HashMap<Key, VecDeque<u64>>,
-    recent: HashMap<Flow, VecDeque<u64>>,
+    groups: Map<Key, VecDeque<u64>>,
+    recent: Map<Flow, VecDeque<u64>>,
     /// Latest journey with this SYN or FIN: those occupy a sequence number, so sending one again is
     /// a retransmission although its IP id differs.
-    control: HashMap<(Flow, u32, u8), u64>,
+    control: Map<(Flow, u32, u8), u64>,
 }
 
 impl Datagrams {

@@ -10,6 +10,8 @@ use crate::model::{Direction, Event, Hop, JourneyDrop, Point, StreamPlace};
 
 /// Hops kept for one packet that goes in circles; a TTL of 64 makes about 62 rounds.
 const MAX_HOPS: usize = 64;
+/// Interfaces between two pods on different nodes, the wire between included: no list grows bit by bit.
+const USUAL_HOPS: usize = 12;
 /// Drop events of copies kept for one packet.
 const MAX_DROPS: usize = 16;
 
@@ -125,7 +127,7 @@ impl Live {
             ip_id: 0,
             segments: 1,
             stream: None,
-            hops: Vec::new(),
+            hops: Vec::with_capacity(USUAL_HOPS),
             drops: Vec::new(),
             retransmission_of: None,
             duplicate_of: None,

@@ -61,6 +61,10 @@ const LINGER_NS: u64 = 100_000_000;
 /// How long an undelivered one is, ns: the kernel gives reassembly up after 30 s, neighbour
 /// resolution after 3 s.
 const GIVE_UP_NS: u64 = 35_000_000_000;
+/// Looked into several times for each event. The hash is seeded anew in each process, and cheaper than
+/// the standard library's.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Entries of the index by skb address; the addresses in use are far fewer, stale ones go.
 const MAX_SKBS: usize = 262_144;
 
@@ -77,7 +81,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { keep_journeys: 50_000, live_journeys: 65_536, reorder_ns: 2_000_000 }
+        Self { keep_journeys: 20_000, live_journeys: 65_536, reorder_ns: 2_000_000 }
     }
 }
 
@@ -108,7 +112,7 @@ pub struct Correlator {
     store: Store,
     datagrams: Datagrams,
     streams: Streams,
-    by_skb: HashMap<u64, u64>,
+    by_skb: Map<u64, u64>,
     neighbors: Neighbors,
     errors: Errors,
     resets: Resets,
@@ -134,7 +138,7 @@ impl Correlator {
             store: Store::default(),
             datagrams: Datagrams::default(),
             streams: Streams::default(),
-            by_skb: HashMap::new(),
+            by_skb: Map::default(),
             neighbors: Neighbors::default(),
             errors: Errors::default(),
             resets: Resets::default(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::Map;
 use super::live::Live;
 use super::plan::Plan;
 use super::ranges::IntervalSet;
@@ -75,9 +76,9 @@ struct PointStats {
 /// Counts of a trace.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
-    points: HashMap<(Direction, Point), PointStats>,
+    points: Map<(Direction, Point), PointStats>,
     /// Bytes of each TCP connection that came by each point.
-    accounts: HashMap<(u64, Point), IntervalSet>,
+    accounts: Map<(u64, Point), IntervalSet>,
     /// Connections below this number are closed.
     closed_accounts: u64,
     pub outcomes: HashMap<(Direction, Outcome), u64>,

@@ -5,11 +5,11 @@
 //! bytes were sent more than once, the IP id tells which sending an skb stems from; without ids, the
 //! latest sending that has not passed there yet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use super::Correlator;
 use super::identity::{Flow, Segment, ttl};
 use super::live::Live;
+use super::{Correlator, Map};
 use crate::model::{Event, Point, StreamPlace};
 
 /// Where unwrapped sequence numbers begin: high enough that what precedes the first sighting does
@@ -99,7 +99,7 @@ impl Stream {
 /// All connections.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    flows: HashMap<Flow, Stream>,
+    flows: Map<Flow, Stream>,
     numbers: u64,
 }
 

@@ -23,7 +23,7 @@ mod verdict;
 use crate::expect::Family;
 use crate::expect::walk::{self, FlowSpec, Walk};
 use crate::facts::{self, PathFacts};
-use crate::model::{Body, Direction, L4, Observation, Outcome, Topology, Trace};
+use crate::model::{Body, Direction, Journey, L4, Observation, Outcome, Topology, Trace};
 use crate::report::{PacketCounts, Report, SCHEMA, Tool, Verdict};
 
 pub use build::headers;
@@ -65,6 +65,27 @@ pub struct Input<'a> {
     pub meta: &'a Meta,
 }
 
+/// Packets listed in a report, each with all its hops; more than anybody reads, and twelve hops of each
+/// take a hundred megabytes.
+const LISTED: usize = 5_000;
+
+/// At most `most` of the journeys, in their order: of those that failed as many as there is room for,
+/// then the first of the others.
+fn listed(journeys: &[Journey], most: usize) -> Vec<&Journey> {
+    let failed = |j: &&Journey| {
+        !matches!(j.outcome, Outcome::Delivered | Outcome::Incomplete | Outcome::Elsewhere)
+    };
+    let mut failed_left = journeys.iter().filter(failed).count().min(most);
+    let mut others_left = most - failed_left;
+    let mut take = |j: &&Journey| {
+        let left = if failed(j) { &mut failed_left } else { &mut others_left };
+        let room = *left > 0;
+        *left = left.saturating_sub(1);
+        room
+    };
+    journeys.iter().filter(|j| take(j)).collect()
+}
+
 /// The report of a trace.
 pub fn report(input: &Input<'_>) -> Report {
     let Input { topology, trace, observation, meta, .. } = *input;
@@ -82,7 +103,9 @@ pub fn report(input: &Input<'_>) -> Report {
     let mut notes = overall.notes;
     notes.extend(build::notes(&case));
     let told: Vec<&Verdict> = [&overall.verdict].into_iter().chain(&overall.findings).collect();
-    let journeys = trace.journeys.iter().map(|j| build::journey(&case, j, &told)).collect();
+    let listed = listed(&trace.journeys, LISTED);
+    let unlisted = (trace.journeys.len() - listed.len()) as u64;
+    let journeys = listed.into_iter().map(|j| build::journey(&case, j, &told)).collect();
     Report {
         schema: SCHEMA.to_owned(),
         tool: Tool { version: meta.version.clone(), kernel: meta.kernel.clone() },
@@ -97,7 +120,7 @@ pub fn report(input: &Input<'_>) -> Report {
         directions,
         expected: build::expected(&case),
         journeys,
-        journeys_omitted: trace.omitted,
+        journeys_omitted: trace.omitted + unlisted,
         resolutions: build::resolutions(&case),
         icmp_errors: build::icmp_errors(&case),
         clock: build::clocks(&case),

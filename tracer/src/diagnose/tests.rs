@@ -459,3 +459,28 @@ fn the_report_survives_its_own_format() {
     let text = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
 }
+
+#[test]
+fn failed_packets_are_listed_first_and_order_stays() {
+    use crate::model::Outcome::{Delivered, Dropped, Elsewhere};
+    let journey = |(id, outcome)| Journey {
+        id,
+        direction: Forward,
+        range: None,
+        hops: Vec::new(),
+        drop: None,
+        side_drops: Vec::new(),
+        retransmission_of: None,
+        duplicate_of: None,
+        looped: false,
+        stream: None,
+        missing: Vec::new(),
+        outcome,
+    };
+    let outcomes = [Delivered, Delivered, Dropped, Elsewhere, Dropped, Delivered];
+    let journeys: Vec<Journey> = (1..).zip(outcomes).map(journey).collect();
+    let ids = |most| listed(&journeys, most).iter().map(|j| j.id).collect::<Vec<_>>();
+    assert_eq!(ids(1), [3]);
+    assert_eq!(ids(3), [1, 3, 5]);
+    assert_eq!(ids(9), [1, 2, 3, 4, 5, 6]);
+}

@@ -19,7 +19,7 @@ mod kind;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
-mod schema;
+pub(crate) mod schema;
 
 use std::fmt;
 use std::str::FromStr;

@@ -19,13 +19,15 @@ const SCHEMA: &str = include_str!("../../../docs/schema/podtrace.report-1.schema
 
 const EVENTS: &str = include_str!("../../../docs/schema/podtrace.events-1.schema.json");
 
-struct Validator {
+pub(crate) struct Validator {
     root: Value,
     /// What the document as a whole is called in `seen`.
     title: &'static str,
-    errors: Vec<String>,
+    pub errors: Vec<String>,
     /// `definition.property` that occurred with a value other than null.
     seen: BTreeSet<String>,
+    /// The same, null or not.
+    pub met: BTreeSet<String>,
 }
 
 impl Validator {
@@ -33,9 +35,9 @@ impl Validator {
         Self::of("Report", SCHEMA)
     }
 
-    fn of(title: &'static str, schema: &str) -> Self {
+    pub fn of(title: &'static str, schema: &str) -> Self {
         let root = serde_json::from_str(schema).unwrap();
-        Self { root, title, errors: Vec::new(), seen: BTreeSet::new() }
+        Self { root, title, errors: Vec::new(), seen: BTreeSet::new(), met: BTreeSet::new() }
     }
 
     fn check(&mut self, name: &str, schema: &Value, value: &Value, at: &str) {
@@ -58,6 +60,7 @@ impl Validator {
                 "enum" => rule.as_array().unwrap().contains(value),
                 "minimum" => value.is_null() || value.as_f64() >= rule.as_f64(),
                 "maximum" => value.is_null() || value.as_f64() <= rule.as_f64(),
+                "prefixItems" | "minItems" | "maxItems" if value.is_null() => true,
                 "minItems" => value.as_array().unwrap().len() as u64 >= rule.as_u64().unwrap(),
                 "maxItems" => value.as_array().unwrap().len() as u64 <= rule.as_u64().unwrap(),
                 "oneOf" => {
@@ -70,6 +73,17 @@ impl Validator {
                     }
                     true
                 }
+                "anyOf" => {
+                    let options = rule.as_array().unwrap();
+                    options.iter().any(|option| self.fits(name, option, value, at))
+                }
+                "minProperties" => {
+                    value.as_object().unwrap().len() as u64 >= rule.as_u64().unwrap()
+                }
+                "maxProperties" => {
+                    value.as_object().unwrap().len() as u64 <= rule.as_u64().unwrap()
+                }
+                "items" if value.is_null() => true,
                 "items" => {
                     for (i, item) in value.as_array().unwrap().iter().enumerate() {
                         self.check(name, rule, item, &format!("{at}[{i}]"));
@@ -84,11 +98,14 @@ impl Validator {
                     }
                     true
                 }
-                "required" => rule
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .all(|property| value.get(property.as_str().unwrap()).is_some()),
+                "required" => {
+                    value.is_object()
+                        && rule
+                            .as_array()
+                            .unwrap()
+                            .iter()
+                            .all(|property| value.get(property.as_str().unwrap()).is_some())
+                }
                 // Of maps, which declare no properties.
                 "additionalProperties" => {
                     for (key, item) in value.as_object().unwrap() {
@@ -108,6 +125,7 @@ impl Validator {
         for (key, item) in object {
             match properties.get(key) {
                 Some(rule) => {
+                    self.met.insert(format!("{name}.{key}"));
                     if !item.is_null() {
                         self.seen.insert(format!("{name}.{key}"));
                     }
@@ -118,13 +136,25 @@ impl Validator {
         }
     }
 
-    fn validate(&mut self, value: &Value) {
+    /// Whether it is so; what is wrong is forgotten if it is not.
+    fn fits(&mut self, name: &str, schema: &Value, value: &Value, at: &str) -> bool {
+        let (errors, seen, met) = (self.errors.len(), self.seen.clone(), self.met.clone());
+        self.check(name, schema, value, at);
+        let fits = self.errors.len() == errors;
+        if !fits {
+            self.errors.truncate(errors);
+            (self.seen, self.met) = (seen, met);
+        }
+        fits
+    }
+
+    pub fn validate(&mut self, value: &Value) {
         let root = self.root.clone();
         self.check(self.title, &root, value, "");
     }
 
     /// Every `definition.property`.
-    fn declared(&self) -> BTreeSet<String> {
+    pub fn declared(&self) -> BTreeSet<String> {
         let definitions = self.root["$defs"].as_object().unwrap().iter();
         definitions
             .map(|(name, d)| (name.as_str(), d))

@@ -1,6 +1,6 @@
 //! A trace full of secrets, and nothing of them left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use proptest::prelude::*;
@@ -118,33 +118,58 @@ fn exports(file: &[u8], replay: &Replay) -> Vec<String> {
     ]
 }
 
+/// A recording with stand-ins, and all that can be made of it.
+fn masked(open: &str) -> (Replay, Vec<String>) {
+    let file = rewritten(open.as_bytes());
+    let masked = play(&file).unwrap();
+    let mut shown = exports(&file, &masked);
+    shown.extend([
+        unpacked(&file),
+        json::render(&masked.report),
+        plain::render(&masked.report, &plain::TextOptions::default()),
+        html::render(
+            &masked.report,
+            html::Extras { before: masked.before.as_ref(), after: masked.after.as_ref() },
+        ),
+    ]);
+    (masked, shown)
+}
+
+/// The secrets that stand somewhere, with what is around them.
+fn found<'s>(secrets: &'s BTreeSet<String>, shown: &[String]) -> BTreeMap<&'s str, String> {
+    let near = |text: &String, secret: &str| {
+        let at = text.find(secret)?;
+        let near = &text[text.floor_char_boundary(at.saturating_sub(80))..];
+        Some(near.chars().take(160).collect())
+    };
+    let each = secrets.iter().filter_map(|secret| {
+        shown.iter().find_map(|text| near(text, secret)).map(|near| (secret.as_str(), near))
+    });
+    each.collect()
+}
+
 #[test]
 fn nothing_of_the_secrets_is_left_and_the_verdict_is_the_same() {
     for name in ["healthy", "forward-drop", "wire-loss"] {
         let open = secret_recording(name);
         let original = play(open.as_bytes()).unwrap();
-        let file = rewritten(open.as_bytes());
-        let masked = play(&file).unwrap();
-        let mut shown = exports(&file, &masked);
-        shown.extend([
-            unpacked(&file),
-            json::render(&masked.report),
-            plain::render(&masked.report, &plain::TextOptions::default()),
-            html::render(
-                &masked.report,
-                html::Extras { before: masked.before.as_ref(), after: masked.after.as_ref() },
-            ),
-        ]);
         let comment = (name == "forward-drop").then(|| "isolate-payroll".to_owned());
-        for secret in secrets(&original).into_iter().chain(comment) {
-            assert!(open.contains(&secret) || matches!(secret.len(), 8 | 12), "{secret} is none");
-            for text in &shown {
-                if let Some(at) = text.find(&secret) {
-                    let near = &text[text.floor_char_boundary(at.saturating_sub(80))..];
-                    panic!("{name}: {secret} in …{}", near.chars().take(160).collect::<String>());
-                }
+        let secrets: BTreeSet<String> = secrets(&original).into_iter().chain(comment).collect();
+        for secret in &secrets {
+            assert!(open.contains(secret) || matches!(secret.len(), 8 | 12), "{secret} is none");
+        }
+        let (masked, shown) = self::masked(&open);
+        let mut left = found(&secrets, &shown);
+        // Stand-ins are random: among the digits of some hundred packets, eight that are those of an
+        // address come about by chance, and 192.168.10.11 is the stand-in of an address of its kind
+        // as often as any other. What leaks is there again under another key.
+        for _ in 0..2 {
+            if !left.is_empty() {
+                let again = found(&secrets, &self::masked(&open).1);
+                left.retain(|secret, _| again.contains_key(secret));
             }
         }
+        assert!(left.is_empty(), "{name}: {left:#?}");
         // The same can be learned from it.
         let (a, b) = (&original.report, &masked.report);
         assert_eq!((a.verdict.status, &a.verdict.cause), (b.verdict.status, &b.verdict.cause));

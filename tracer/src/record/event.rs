@@ -58,18 +58,32 @@ fn to_hex(bytes: &[u8]) -> String {
     text
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
+/// What a byte that is no digit stands for in [`VALUES`].
+const NO_DIGIT: u8 = 0xff;
+
+/// What each byte stands for as a hexadecimal digit.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut n = 0;
+    while n < 16 {
+        values[DIGITS[n].to_ascii_uppercase() as usize] = n as u8;
+        values[DIGITS[n] as usize] = n as u8;
+        n += 1;
     }
-}
+    values
+};
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
+    let mut bytes = Vec::with_capacity(pairs.len());
+    // Looked at once at the end: this is done for every byte of a recording.
+    let mut seen = 0;
+    for [high, low] in pairs {
+        let (high, low) = (VALUES[usize::from(*high)], VALUES[usize::from(*low)]);
+        seen |= high | low;
+        bytes.push(high << 4 | low & 15);
+    }
+    (seen < 16).then_some(bytes)
 }
 
 impl EventRecord<'static> {

@@ -197,6 +197,9 @@ pub struct End {
     /// The overall verdict; `null` where there was none.
     #[serde(default)]
     pub verdict: Option<Verdict>,
+    /// The trace went on, and with it the recording in another file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub continued: bool,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Record<'a> {

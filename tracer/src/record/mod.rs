@@ -15,6 +15,7 @@ mod format;
 pub mod limits;
 mod reader;
 mod replay;
+mod rotation;
 mod scan;
 #[cfg(test)]
 mod tests;

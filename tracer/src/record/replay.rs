@@ -329,6 +329,14 @@ impl Player {
                  unknown"
             ));
         }
+        if let Some(part) = self.header.as_ref().map(|h| h.part).filter(|part| *part > 1) {
+            remarks.push(format!(
+                "this is file {part} of a recording: what was under way when it began does not count"
+            ));
+        }
+        if self.end.as_ref().is_some_and(|end| end.continued) {
+            remarks.push("the recording goes on in the next file".to_owned());
+        }
         let unrecorded =
             self.end.as_ref().map_or(0, |end| end.unrecorded).max(self.losses.unrecorded);
         if unrecorded > 0 {

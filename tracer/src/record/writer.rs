@@ -10,11 +10,12 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::event::EventRecord;
 use super::format::{Header, Losses, Reached, Record};
 use super::limits;
+use super::rotation::{Parts, Rotation};
 use crate::decode::RawEvent;
 use crate::model::{Loss, RoundTrip};
 use crate::node::Events;
@@ -29,7 +30,10 @@ const QUEUE: usize = 256 << 20;
 const LEVEL: i32 = 3;
 
 /// Where a recording goes; opened before the trace begins.
-pub struct Target(Box<dyn Write + Send>);
+pub struct Target {
+    out: Box<dyn Write + Send>,
+    rotation: Option<Rotation>,
+}
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,19 +48,33 @@ impl Target {
     /// When it cannot be created.
     pub fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
-            return Ok(Self(Box::new(io::stdout())));
+            return Ok(Self::new(io::stdout()));
         }
-        Ok(Self(Box::new(File::create(path)?)))
+        Ok(Self::new(File::create(path)?))
+    }
+
+    /// Several files, each of which can be replayed by itself: `trace.podtrace` becomes
+    /// `trace-0001.podtrace`, and when that has `size` bytes (it may get a few hundred kilobytes
+    /// more) `trace-0002.podtrace` and so on. With `keep`, only so many files stay: the newest.
+    ///
+    /// # Errors
+    /// When the first cannot be created.
+    pub fn rotating(path: &Path, size: u64, keep: Option<u32>) -> io::Result<Self> {
+        Self::in_parts(Rotation::of_files(path, size, keep))
+    }
+
+    pub(super) fn in_parts(mut rotation: Rotation) -> io::Result<Self> {
+        Ok(Self { out: (rotation.open)(1)?, rotation: Some(rotation) })
     }
 
     /// Where bytes of a recording made elsewhere go.
     pub fn stream(&mut self) -> &mut dyn Write {
-        &mut self.0
+        &mut self.out
     }
 
     /// Anything that takes bytes.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self(Box::new(out))
+        Self { out: Box::new(out), rotation: None }
     }
 }
 
@@ -69,12 +87,13 @@ pub struct Summary {
     pub bytes: u64,
     /// Events that were not recorded.
     pub unrecorded: u64,
+    /// Files.
+    pub parts: u32,
 }
 
 enum Message {
     Batch(Arc<Events>),
-    /// A record, with its line feed.
-    Line(Vec<u8>),
+    Record(Box<Record<'static>>),
     /// Everything so far is to be in the file.
     Flush,
 }
@@ -143,46 +162,24 @@ impl Recorder {
     ///
     /// # Errors
     /// When there can be no thread, or zstd has no memory.
-    pub fn start(target: Target, header: Header) -> io::Result<Self> {
+    pub fn start(mut target: Target, header: Header) -> io::Result<Self> {
+        let parts = target.rotation.take().map(Parts::new);
         let writer = RecordWriter::new(target)?;
         let (sender, receiver) = channel();
         let queue = Arc::<Queue>::default();
         let thread = std::thread::Builder::new().name("recorder".into()).spawn({
             let queue = Arc::clone(&queue);
-            move || run(writer, &receiver, &queue)
+            move || run(writer, parts, &receiver, &queue)
         })?;
         let (unrecorded, batches, patient) = (0, false, false);
         let mut recorder = Self { sender, queue, thread, unrecorded, batches, patient };
-        recorder.record(&Record::Header(Box::new(header)));
+        recorder.record(Record::Header(Box::new(header)));
         Ok(recorder)
     }
 
     /// Adds a record other than an event.
-    pub fn record(&mut self, record: &Record<'_>) {
-        let line = match serde_json::to_vec(record) {
-            Ok(line) if line.len() <= limits::RECORD => line,
-            Ok(line) => {
-                return self.note(format!(
-                    "a record of {} bytes is missing: at most {} are allowed",
-                    line.len(),
-                    limits::RECORD
-                ));
-            }
-            Err(error) => return self.note(format!("a record is missing: {error}")),
-        };
-        self.send_line(line);
-    }
-
-    fn note(&mut self, note: String) {
-        // A string can always be written as JSON.
-        if let Ok(line) = serde_json::to_vec(&Record::Note(note)) {
-            self.send_line(line);
-        }
-    }
-
-    fn send_line(&self, mut line: Vec<u8>) {
-        line.push(b'\n');
-        self.send(Message::Line(line));
+    pub fn record(&mut self, record: Record<'static>) {
+        self.send(Message::Record(Box::new(record)));
     }
 
     fn send(&self, message: Message) {
@@ -208,29 +205,29 @@ impl Recorder {
     /// The analysis is told that nothing is on its way.
     pub fn idle(&mut self) {
         if std::mem::take(&mut self.batches) {
-            self.record(&Record::Idle(()));
+            self.record(Record::Idle(()));
         }
     }
 
     /// The analysis is told until when the events of a machine are complete.
     pub fn reached(&mut self, machine: u16, until_ns: Option<u64>) {
-        self.record(&Record::Reached(Reached { machine, until_ns }));
+        self.record(Record::Reached(Reached { machine, until_ns }));
     }
 
     /// The analysis is told of a reading of a machine's clock.
     pub fn clock(&mut self, trip: &RoundTrip) {
-        self.record(&Record::Clock(*trip));
+        self.record(Record::Clock(*trip));
     }
 
     /// The analysis is told that what begins later does not count.
     pub fn closed(&mut self, closed_ns: u64) {
-        self.record(&Record::Closed(closed_ns));
+        self.record(Record::Closed(closed_ns));
     }
 
     /// Losses of the capture so far.
     pub fn losses(&mut self, capture: &Loss) {
         let losses = Losses { capture: capture.clone(), unrecorded: self.unrecorded };
-        self.record(&Record::Loss(losses));
+        self.record(Record::Loss(losses));
     }
 
     /// The capture has ended: from now on there is time to wait for the writer.
@@ -268,6 +265,8 @@ pub struct RecordWriter {
     compressor: zstd::bulk::Compressor<'static>,
     /// Records of the frame to come.
     lines: Vec<u8>,
+    /// Compressed bytes of the present file.
+    file_bytes: u64,
     summary: Summary,
 }
 
@@ -286,7 +285,8 @@ impl RecordWriter {
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
         let lines = Vec::with_capacity(FRAME + (64 << 10));
-        Ok(Self { out: target.0, compressor, lines, summary: Summary::default() })
+        let summary = Summary { parts: 1, ..Summary::default() };
+        Ok(Self { out: target.out, compressor, lines, file_bytes: 0, summary })
     }
 
     /// Adds an event.
@@ -298,19 +298,21 @@ impl RecordWriter {
         self.record(&Record::Event(EventRecord::of(event)))
     }
 
-    /// Adds a record.
+    /// Adds a record. In the place of one that is too long stands a note.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn record(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let before = self.lines.len();
         serde_json::to_writer(&mut self.lines, record)?;
+        let len = self.lines.len() - before;
+        if len > limits::RECORD {
+            self.lines.truncate(before);
+            let most = limits::RECORD;
+            let note = format!("a record of {len} bytes is missing: at most {most} are allowed");
+            serde_json::to_writer(&mut self.lines, &Record::Note(note))?;
+        }
         self.lines.push(b'\n');
-        self.full_frame()
-    }
-
-    /// Adds a record that is a line already.
-    fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        self.lines.extend_from_slice(line);
         self.full_frame()
     }
 
@@ -319,7 +321,7 @@ impl RecordWriter {
     }
 
     /// Ends the frame, if there is anything in it.
-    fn frame(&mut self) -> io::Result<()> {
+    pub(super) fn frame(&mut self) -> io::Result<()> {
         if self.lines.is_empty() {
             return Ok(());
         }
@@ -328,7 +330,20 @@ impl RecordWriter {
         self.out.write_all(&frame)?;
         self.out.flush()?;
         self.summary.bytes += frame.len() as u64;
+        self.file_bytes += frame.len() as u64;
         Ok(())
+    }
+
+    /// Compressed bytes of the present file by now.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// What follows goes into another file.
+    pub(super) fn go_on_in(&mut self, out: Box<dyn Write + Send>) {
+        self.out = out;
+        self.file_bytes = 0;
+        self.summary.parts += 1;
     }
 
     /// Writes what is left.
@@ -344,10 +359,11 @@ impl RecordWriter {
 /// Turns messages into records until the recorder is gone, or writing fails.
 fn run(
     mut writer: RecordWriter,
+    parts: Option<Parts>,
     messages: &Receiver<Message>,
     queue: &Queue,
 ) -> io::Result<Summary> {
-    let outcome = write_all(&mut writer, messages, queue);
+    let outcome = write_all(&mut writer, parts, messages, queue);
     if outcome.is_err() {
         queue.fail();
         // What still comes is let go, so that it takes no memory.
@@ -362,32 +378,58 @@ fn run(
 
 fn write_all(
     writer: &mut RecordWriter,
+    mut parts: Option<Parts>,
     messages: &Receiver<Message>,
     queue: &Queue,
 ) -> io::Result<()> {
+    let mut flushed = Instant::now();
     loop {
-        match messages.recv_timeout(FLUSH) {
+        match messages.recv_timeout(FLUSH.saturating_sub(flushed.elapsed())) {
             Ok(Message::Batch(batch)) => {
-                let written = write_batch(writer, &batch);
+                let written = write_batch(writer, parts.as_mut(), &batch);
                 queue.leave(batch.size());
                 written?;
             }
-            Ok(Message::Line(line)) => writer.line(&line)?,
-            Ok(Message::Flush) | Err(RecvTimeoutError::Timeout) => writer.frame()?,
+            Ok(Message::Record(record)) => {
+                let record = match &mut parts {
+                    Some(parts) => parts.adapt(*record),
+                    None => *record,
+                };
+                writer.record(&record)?;
+            }
+            Ok(Message::Flush) | Err(RecvTimeoutError::Timeout) => {
+                writer.frame()?;
+                flushed = Instant::now();
+            }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }
 
-fn write_batch(writer: &mut RecordWriter, batch: &Events) -> io::Result<()> {
+fn write_batch(
+    writer: &mut RecordWriter,
+    mut parts: Option<&mut Parts>,
+    batch: &Events,
+) -> io::Result<()> {
+    // Not behind the batch that fills a file: another might never come.
+    if let Some(parts) = &mut parts {
+        parts.rotate(writer)?;
+    }
     let before = writer.summary.events;
-    let mut written = Ok(());
+    let (mut written, mut last_ns) = (Ok(()), 0);
     batch.for_each(|event| {
         if let (Ok(()), Some(event)) = (&written, event) {
+            last_ns = last_ns.max(event.time_ns);
             written = writer.event(event);
         }
     });
     written?;
     let events = writer.summary.events - before;
-    writer.record(&Record::Batch(events))
+    writer.record(&Record::Batch(events))?;
+    if let Some(parts) = parts
+        && events > 0
+    {
+        parts.saw(last_ns);
+    }
+    Ok(())
 }

@@ -112,21 +112,21 @@ impl Excerpt {
         begin(&mut recorder, &self.paths, self.before.facts);
         if self.gone > 0 {
             let note = format!("{} earlier events were not kept, and are missing", self.gone);
-            recorder.record(&Record::Note(note));
+            recorder.record(Record::Note(note));
         }
-        recorder.record(&Record::Observation(Box::new(self.observed.clone())));
+        recorder.record(Record::Observation(Box::new(self.observed.clone())));
         for batch in &self.batches {
             recorder.batch(batch);
         }
         recorder.idle();
         let stage = Stage { kind: StageKind::Main, mtu: None, observed: self.observed };
-        recorder.record(&Record::Stage(Box::new(stage)));
+        recorder.record(Record::Stage(Box::new(stage)));
         if let Ok(facts) = after {
             let facts = Facts { when: When::After, facts };
-            recorder.record(&Record::Facts(Box::new(facts)));
+            recorder.record(Record::Facts(Box::new(facts)));
         }
         let unrecorded = recorder.unrecorded();
-        recorder.record(&Record::End(Box::new(End { unrecorded, verdict: None })));
+        recorder.record(Record::End(Box::new(End { unrecorded, verdict: None, continued: false })));
         recorder.finish()
     }
 }

@@ -24,10 +24,10 @@ pub(super) fn begin(recorder: &mut Recorder, paths: &[(Family, Arc<Topology>)], 
     for (family, topology) in paths {
         let topology = topology.as_ref().clone();
         let record = FamilyTopology { family: *family, topology };
-        recorder.record(&Record::Topology(Box::new(record)));
+        recorder.record(Record::Topology(Box::new(record)));
     }
     let facts = Facts { when: When::Before, facts: before };
-    recorder.record(&Record::Facts(Box::new(facts)));
+    recorder.record(Record::Facts(Box::new(facts)));
 }
 
 impl Session {
@@ -109,7 +109,7 @@ impl Session {
     pub(super) fn record_observation(&mut self) {
         if self.recorder.is_some() {
             let record = Record::Observation(Box::new(self.observed(&self.observation)));
-            self.record(|recorder| recorder.record(&record));
+            self.record(|recorder| recorder.record(record));
         }
     }
 
@@ -117,7 +117,7 @@ impl Session {
     pub(super) fn record_stage(&mut self, kind: StageKind, mtu: Option<u32>) {
         if self.recorder.is_some() {
             let stage = Stage { kind, mtu, observed: self.observed(&self.observation) };
-            self.record(|recorder| recorder.record(&Record::Stage(Box::new(stage))));
+            self.record(|recorder| recorder.record(Record::Stage(Box::new(stage))));
         }
     }
 
@@ -125,7 +125,7 @@ impl Session {
     pub(super) fn record_amended(&mut self, observation: &Observation) {
         if self.recorder.is_some() {
             let record = Record::Amended(Box::new(self.observed(observation)));
-            self.record(|recorder| recorder.record(&record));
+            self.record(|recorder| recorder.record(record));
         }
     }
 
@@ -146,10 +146,10 @@ impl Session {
     ) -> Option<io::Result<Summary>> {
         let mut recorder = self.recorder.take()?;
         let facts = Facts { when: When::After, facts: after.clone() };
-        recorder.record(&Record::Facts(Box::new(facts)));
+        recorder.record(Record::Facts(Box::new(facts)));
         let unrecorded = recorder.unrecorded();
         let verdict = Some(report.verdict.clone());
-        recorder.record(&Record::End(Box::new(End { unrecorded, verdict })));
+        recorder.record(Record::End(Box::new(End { unrecorded, verdict, continued: false })));
         Some(recorder.finish())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -57,6 +58,16 @@ pub fn podtrace(lab: &Lab, args: &[&str]) -> Run {
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// What a replay says, with its exit status.
+pub fn replay(file: &Path, format: &str) -> (i32, String) {
+    let output = Command::new(PODTRACE)
+        .args(["replay", "--format", format])
+        .arg(file)
+        .output()
+        .expect("start podtrace");
+    (status(output.status), String::from_utf8(output.stdout).expect("UTF-8"))
 }
 
 /// A podtrace that watches while the test makes traffic.

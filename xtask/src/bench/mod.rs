@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what watching costs the traffic that is watched.
+//! `cargo xtask bench`: what watching costs the traffic that is watched, and how fast recordings are
+//! replayed.
 //!
 //! Rounds of all conditions in random order, each measured for a short time, so that what changes on
 //! the machine meanwhile meets all of them. A result is the median over the rounds of the ratio to
@@ -11,6 +12,7 @@ mod lab;
 mod machine;
 mod observer;
 mod programs;
+mod replay;
 mod stats;
 mod table;
 mod traffic;
@@ -30,12 +32,15 @@ use crate::{podtrace, process, setup};
 use lab::Lab;
 use observer::{Condition, Observers, Seen};
 use programs::Costs;
+use replay::Replayed;
 use stats::Shuffler;
 
 /// Where the results are kept.
 const DOCUMENT: &str = "docs/performance.md";
 /// For `--only`: kernel time per program run.
 const PROGRAMS: &str = "programs";
+/// For `--only`: recordings.
+const REPLAY: &str = "replay";
 /// No round begins after this.
 const ENOUGH: Duration = Duration::from_secs(6 * 60);
 
@@ -55,7 +60,7 @@ pub struct Options {
 
 fn names() -> Vec<&'static str> {
     let conditions = Condition::ALL.map(Condition::name);
-    std::iter::once(PROGRAMS).chain(conditions).collect()
+    [PROGRAMS, REPLAY].into_iter().chain(conditions).collect()
 }
 
 /// How long and how often.
@@ -63,15 +68,27 @@ fn names() -> Vec<&'static str> {
 struct Effort {
     rounds: usize,
     program_rounds: usize,
+    /// Of each recording.
+    replays: usize,
     /// Of UDP, and of TCP, in each condition and round.
     time: Duration,
     pings: u32,
 }
 
-const FULL: Effort =
-    Effort { rounds: 25, program_rounds: 7, time: Duration::from_millis(400), pings: 4000 };
-const QUICK: Effort =
-    Effort { rounds: 5, program_rounds: 3, time: Duration::from_millis(300), pings: 2000 };
+const FULL: Effort = Effort {
+    rounds: 25,
+    program_rounds: 7,
+    replays: 5,
+    time: Duration::from_millis(400),
+    pings: 4000,
+};
+const QUICK: Effort = Effort {
+    rounds: 5,
+    program_rounds: 3,
+    replays: 1,
+    time: Duration::from_millis(300),
+    pings: 2000,
+};
 
 /// One condition in one round.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +112,7 @@ type Samples = BTreeMap<Condition, Vec<Sample>>;
 struct Results {
     effort: Effort,
     costs: Option<Costs>,
+    replays: Vec<Replayed>,
     samples: Samples,
     took: Duration,
 }
@@ -119,23 +137,22 @@ pub fn run(machine: &Machine, options: &Options) -> Result<()> {
 
     let began = Instant::now();
     section("Measure");
-    let lab = Lab::up(&binary)?;
-    let costs = if wanted(PROGRAMS) {
-        let progress = Progress::start("kernel time per program run");
-        let costs = programs::measure(&lab, effort.program_rounds)?;
-        progress.done();
-        Some(costs)
-    } else {
-        None
-    };
     let conditions: Vec<_> = Condition::ALL.into_iter().filter(|c| wanted(c.name())).collect();
-    let samples = if conditions.is_empty() {
-        Samples::new()
-    } else {
-        measure(&lab, conditions, effort, began)?
-    };
-    drop(lab);
-    let results = Results { effort, costs, samples, took: began.elapsed() };
+    let (mut costs, mut samples) = (None, Samples::new());
+    if wanted(PROGRAMS) || !conditions.is_empty() {
+        let lab = Lab::up(&binary)?;
+        if wanted(PROGRAMS) {
+            let progress = Progress::start("kernel time per program run");
+            costs = Some(programs::measure(&lab, effort.program_rounds)?);
+            progress.done();
+        }
+        if !conditions.is_empty() {
+            samples = measure(&lab, conditions, effort, began)?;
+        }
+    }
+    let replays =
+        if wanted(REPLAY) { replay::measure(&binary, effort.replays)? } else { Vec::new() };
+    let results = Results { effort, costs, replays, samples, took: began.elapsed() };
 
     section(&format!("Results, after {}", seconds(results.took)));
     print!("{}", table::plain(&results));

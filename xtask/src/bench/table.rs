@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::observer::Condition;
 use super::programs::Costs;
+use super::replay::Replayed;
 use super::stats::{median, quantile};
 use super::{Results, Sample, Samples};
 
@@ -107,6 +108,23 @@ pub fn cells(row: &Row) -> [String; 6] {
 pub const HEADINGS: [&str; 6] =
     ["", "UDP packets/s", "TCP Gbit/s", "round trip µs", "seen", "lost"];
 
+/// Headings of [`replay_cells`].
+pub const REPLAY_HEADINGS: [&str; 6] =
+    ["events", "file MB", "bytes/event", "uncompressed", "events/s", "memory MiB"];
+
+/// Cells of a row about a recording.
+pub fn replay_cells(replayed: &Replayed) -> [String; 6] {
+    let per_event = |bytes: u64| bytes as f64 / replayed.events as f64;
+    [
+        replayed.events.to_string(),
+        format!("{:.1}", replayed.bytes as f64 / 1e6),
+        format!("{:.1}", per_event(replayed.bytes)),
+        format!("{:.0}", per_event(replayed.plain_bytes)),
+        format!("{:.0} k", replayed.events_per_second() / 1e3),
+        (replayed.memory >> 20).to_string(),
+    ]
+}
+
 /// For the screen.
 pub fn plain(results: &Results) -> String {
     let mut text = String::new();
@@ -117,6 +135,17 @@ pub fn plain(results: &Results) -> String {
             let _ = writeln!(text, "{what:<58} {ns:>7.0} ns{aim}");
         }
         text.push('\n');
+    }
+    for (i, replayed) in results.replays.iter().enumerate() {
+        if i == 0 {
+            let _ = writeln!(text, "recordings: {}", REPLAY_HEADINGS.join(", "));
+        }
+        let _ = writeln!(
+            text,
+            "  {}  ({:.1} s by the clock)",
+            replay_cells(replayed).join(", "),
+            replayed.wall.as_secs_f64()
+        );
     }
     let rows = rows(&results.samples);
     if rows.is_empty() {

@@ -2,6 +2,8 @@
 
 mod fuzz;
 mod machines;
+mod parts;
+mod schema;
 mod strangers;
 mod tape;
 

@@ -105,6 +105,11 @@ impl Tape {
 
     /// A recorder that has been told what comes before the first event.
     pub(crate) fn start(&self, out: &Shared) -> Recorder {
+        self.start_at(Target::new(out.clone()))
+    }
+
+    /// The same, elsewhere.
+    pub(crate) fn start_at(&self, target: Target) -> Recorder {
         let header = Header {
             schema: SCHEMA.into(),
             tool: "9.8.7".into(),
@@ -114,13 +119,13 @@ impl Tape {
             part: 1,
             private: false,
         };
-        let mut recorder = Recorder::start(Target::new(out.clone()), header).unwrap();
+        let mut recorder = Recorder::start(target, header).unwrap();
         let topology = self.topology.as_ref().clone();
         let topology = FamilyTopology { family: Family::V4, topology };
-        recorder.record(&Record::Topology(Box::new(topology)));
+        recorder.record(Record::Topology(Box::new(topology)));
         let observation = Observation { armed_ns: self.armed_ns, ..Observation::default() };
         let observed = Observed { duration_ns: 0, observation };
-        recorder.record(&Record::Observation(Box::new(observed)));
+        recorder.record(Record::Observation(Box::new(observed)));
         recorder
     }
 
@@ -129,9 +134,9 @@ impl Tape {
         recorder.closed(self.closed_ns);
         let observed = Observed { duration_ns: 5, observation: self.observation() };
         let stage = Stage { kind: StageKind::Main, mtu: None, observed };
-        recorder.record(&Record::Stage(Box::new(stage)));
+        recorder.record(Record::Stage(Box::new(stage)));
         let unrecorded = recorder.unrecorded();
-        recorder.record(&Record::End(Box::new(End { unrecorded, verdict: None })));
+        recorder.record(Record::End(Box::new(End { unrecorded, verdict: None, continued: false })));
     }
 
     /// The whole recording.
