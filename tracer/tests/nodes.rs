@@ -209,6 +209,7 @@ fn a_node_that_dies_leaves_what_the_rest_can_prove() {
     far.lives_for.store(0, Relaxed);
     let report = finish(session);
     assert_eq!(report.verdict.status, Status::Dropped, "{:#?}", report.verdict);
+    assert_eq!(report.verdict.confidence, Confidence::Proven);
     assert!(report.notes.iter().any(gone), "{:#?}", report.notes);
     run(&lab, "A", &["iptables", "-D", "FORWARD", "-d", "10.10.1.2", "-j", "DROP"]);
 

@@ -301,7 +301,8 @@ fn apply(
     explanation: Explanation,
     bare: Verdict,
 ) -> Verdict {
-    let lost = case.observation.holes().is_some();
+    let unseen = case.observation.holes().is_some();
+    let lost = case.observation.events_lost() > 0 || !case.observation.vanished.is_empty();
     // A drop event is there whatever else was missed; an absence is not.
     let confidence = match explanation.confidence {
         Confidence::Proven if lost => Confidence::Likely,
@@ -309,7 +310,7 @@ fn apply(
         _ if bare.cause.as_deref() == Some(code) => bare.confidence,
         confidence => confidence,
     };
-    if lost && death.drop().is_none() {
+    if unseen && death.drop().is_none() {
         return bare;
     }
     let mut evidence = explanation.evidence;
