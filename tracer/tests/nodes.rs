@@ -19,7 +19,7 @@ use tracer::model::{Direction, Outcome};
 use tracer::node::Nodes;
 use tracer::probe::Proto;
 use tracer::record::{Reader, Target, replay};
-use tracer::report::{Confidence, Report, Status};
+use tracer::report::{ClockMethod, Confidence, Report, Status};
 use tracer::session::{Session, Spec};
 
 /// As `--probe` does it.
@@ -89,6 +89,27 @@ fn assert_delivered(report: &Report, way: &str) {
     assert!(report.journeys.iter().all(|j| j.outcome == Outcome::Delivered), "{way}");
 }
 
+/// The truth about B's clock is within what is said, and only steps from node to node are inexact.
+#[track_caller]
+fn assert_clock(report: &Report, way: &str) {
+    let day = 86_400_000_000_000_i64;
+    let truth = match way {
+        "B elsewhere" => -day,
+        "A elsewhere" => day,
+        "both elsewhere" => day - day / 24,
+        _ => 0,
+    };
+    let clock = report.clock.iter().find(|clock| clock.node == "B").expect("a clock");
+    let error = clock.error_ns.expect("it was asked");
+    assert!(clock.offset_ns.abs_diff(truth) <= error, "{way}: {clock:?}");
+    assert_eq!(clock.method == ClockMethod::SameClock, truth == 0, "{way}: {clock:?}");
+    assert_eq!(clock.steps, 0, "{way}: {clock:?}");
+    for pair in report.journeys.iter().flat_map(|journey| journey.hops.windows(2)) {
+        let apart = pair[0].point.node != pair[1].point.node && truth != 0;
+        assert_eq!(pair[1].delta_error_ns != Some(0), apart, "{way}: {:#?}", pair[1]);
+    }
+}
+
 #[test]
 fn a_healthy_path_is_the_same_wherever_its_nodes_are() {
     if !privileged() {
@@ -109,6 +130,7 @@ fn a_healthy_path_is_the_same_wherever_its_nodes_are() {
         let paths = [Direction::Forward, Direction::Reply]
             .map(|direction| hops(journeys(&report, direction)[0]));
         assert_eq!(paths[0].len(), 10, "{way}");
+        assert_clock(&report, way);
         match &first {
             None => first = Some(paths.to_vec()),
             Some(first) => assert_eq!(*first, paths, "{way}"),

@@ -23,7 +23,7 @@ mod verdict;
 use crate::expect::Family;
 use crate::expect::walk::{self, FlowSpec, Walk};
 use crate::facts::{self, PathFacts};
-use crate::model::{Body, Direction, Journey, L4, Observation, Outcome, Topology, Trace};
+use crate::model::{Body, Direction, Ip, Journey, L4, Observation, Outcome, Topology, Trace};
 use crate::report::{PacketCounts, Report, SCHEMA, Tool, Verdict};
 
 pub use build::headers;
@@ -174,14 +174,14 @@ fn flow_spec(input: &Input<'_>) -> FlowSpec {
     const ICMP: u8 = 1;
     let journeys = input.trace.journeys.iter().filter(|j| j.direction == Direction::Forward);
     let packets = journeys.filter_map(|j| {
-        let hop = j.hops.first().map(|h| &h.packet);
-        hop.or_else(|| j.drop.as_ref().map(|d| &d.packet))
+        let hop = j.hops.first().map(|h| (&h.packet, h.segment_size));
+        hop.or_else(|| j.drop.as_ref().map(|d| (&d.packet, None)))
     });
-    let largest = packets.filter_map(|p| match &p.body {
-        Body::Ip(ip) => Some(ip),
+    let sized = packets.filter_map(|(packet, segment)| match &packet.body {
+        Body::Ip(ip) => Some((ip, on_the_wire(ip, segment))),
         Body::Neighbor(_) | Body::Other(_) => None,
     });
-    let Some(ip) = largest.max_by_key(|ip| ip.payload_len) else {
+    let Some((ip, size)) = sized.max_by_key(|(_, size)| *size) else {
         let probe = input.observation.probe.as_ref().map(|p| p.proto.as_str());
         let proto = match probe {
             Some("tcp") => 6,
@@ -197,15 +197,26 @@ fn flow_spec(input: &Input<'_>) -> FlowSpec {
     // The filters on the way see what a service's port is translated to.
     let service = input.topology.dst.as_ref().and_then(|e| e.service.as_ref());
     let dport = service.and_then(|s| s.target_port.filter(|_| s.port == dport)).or(dport);
-    let header = if ip.src.is_ipv6() { 40 } else { 20 };
     FlowSpec {
         family: input.family,
         proto: ip.proto,
         sport,
         dport,
-        // Super-packets are cut to what fits.
-        size: (ip.payload_len + header).min(1500),
+        size,
         dont_fragment: ip.dont_fragment,
         ttl: ip.ttl,
+    }
+}
+
+/// Bytes of network-layer packet that leave the sender at once: a super-packet is cut into segments of
+/// `segment` bytes of payload, each with the headers of the whole.
+fn on_the_wire(ip: &Ip, segment: Option<u16>) -> u32 {
+    let header = if ip.src.is_ipv6() { 40 } else { 20 };
+    match (segment, &ip.l4) {
+        (Some(size), L4::Tcp { payload, .. } | L4::Udp { payload, .. }) => {
+            ip.payload_len.saturating_sub(*payload) + u32::from(size) + header
+        }
+        // What was dropped before it left may be a super-packet whose segments are not known.
+        _ => ip.payload_len.saturating_add(header).min(1500),
     }
 }

@@ -484,3 +484,27 @@ fn failed_packets_are_listed_first_and_order_stays() {
     assert_eq!(ids(3), [1, 3, 5]);
     assert_eq!(ids(9), [1, 2, 3, 4, 5, 6]);
 }
+
+#[test]
+fn a_super_packet_is_as_large_as_its_segments() {
+    let mut tape = Tape::new(cross_node());
+    tape.cross(&data(1, 1000, 45 * 1448), Forward, ARMED);
+    let observation = tape.observation();
+    let trace = tape.trace(&observation);
+    let meta = Meta {
+        started: "2026-01-01T00:00:00Z".into(),
+        duration_ns: 1,
+        version: "0".into(),
+        kernel: "6.18".into(),
+    };
+    let input = Input {
+        topology: &tape.topology,
+        family: Family::V4,
+        trace: &trace,
+        observation: &observation,
+        before: None,
+        after: None,
+        meta: &meta,
+    };
+    assert_eq!(flow_spec(&input).size, 1448 + 20 + 20);
+}

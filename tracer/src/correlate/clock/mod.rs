@@ -35,7 +35,7 @@ const MAX_HELD: usize = 200_000;
 /// Crossings between machines of which neither could be placed yet.
 const MAX_UNPLACED: usize = 4096;
 /// A drift is told when it is known this well, parts per million.
-const TELL_DRIFT_PPM: f64 = 50.0;
+const TELL_DRIFT_PPM: f64 = 10.0;
 /// Readings are kept within this, so that no sum of three overflows; 73 years of uptime.
 const MAX_READING: i64 = i64::MAX / 4;
 
@@ -338,15 +338,7 @@ impl Clocks {
             None => Interval::ZERO,
         };
         let (offset_ns, error) = interval(newest.map_or(0, |(_, last)| last)).estimate();
-        let drift_ppm = newest.and_then(|(first, last)| {
-            let span = (last - first) as f64;
-            let (before, before_error) = interval(first).estimate();
-            let unsure = (before_error? + error?) as f64;
-            // More to add as time passes means that it is slow.
-            let ppm = (before - offset_ns) as f64 / span * 1e6;
-            (span > 0.0 && unsure / span * 1e6 <= TELL_DRIFT_PPM)
-                .then_some((ppm * 10.0).round() / 10.0)
-        });
+        let drift_ppm = newest.and_then(|(first, last)| drift(interval, first, last));
         NodeClock {
             node: node.to_owned(),
             same: number == self.axis,
@@ -358,4 +350,30 @@ impl Clocks {
             steps: known.map_or(0, |m| m.track.steps() as u64),
         }
     }
+}
+
+/// How much faster a clock runs than the axis, parts per million, from the two moments that tell most
+/// about it; `None` where none do.
+fn drift(interval: impl Fn(i64) -> Interval, first: i64, last: i64) -> Option<f64> {
+    /// Moments looked at.
+    const MOMENTS: i64 = 32;
+    let moment = |i: i64| {
+        let at = first + (last - first) / MOMENTS * i;
+        let (offset, error) = interval(at).estimate();
+        Some((at, offset, error?))
+    };
+    let moments: Vec<(i64, i64, u64)> = (0..=MOMENTS).filter_map(moment).collect();
+    let mut best: Option<(f64, f64)> = None;
+    for (i, (from, before, before_error)) in moments.iter().enumerate() {
+        for (to, after, after_error) in &moments[i + 1..] {
+            let span = (to - from) as f64;
+            let unsure = (before_error + after_error) as f64 / span * 1e6;
+            if span > 0.0 && best.is_none_or(|(_, least)| unsure < least) {
+                // More to add as time passes means that it is slow.
+                best = Some(((before - after) as f64 / span * 1e6, unsure));
+            }
+        }
+    }
+    let (ppm, unsure) = best?;
+    (unsure <= TELL_DRIFT_PPM).then_some((ppm * 10.0).round() / 10.0)
 }
