@@ -95,6 +95,18 @@ fn a_signal_gives_the_terminal_back_and_the_report() {
 }
 
 #[test]
+fn a_terminal_that_goes_is_the_end() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let dir = tempfile::tempdir().expect("a directory");
+    let pane = watch(&lab, dir.path(), &[]);
+    pane.wait_for(&["✓ DELIVERED"]);
+    pane.hang_up();
+}
+
+#[test]
 fn a_panic_gives_the_terminal_back() {
     if std::env::var_os(PANIC).is_some() {
         let look = Look { color: true, unicode: true };

@@ -1,6 +1,7 @@
 //! The terminal, and the thread that draws on it.
 
-use std::io;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -8,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::{event, style};
 
@@ -17,6 +20,9 @@ use super::{Captured, Command, Look, Snapshot, Source, input, view};
 /// Shortest time from one picture to the next, however many keys and snapshots come; longest time
 /// between two looks at them.
 const FRAME: Duration = Duration::from_millis(40);
+
+/// How long the thread that draws may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The thread that draws.
 const THREAD: &str = "screen";
@@ -112,6 +118,14 @@ impl Screen {
     fn end(&mut self) -> io::Result<()> {
         self.shared.ended.store(true, Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
+        // A terminal that goes while it is being read keeps its reader for ever.
+        let asked = Instant::now();
+        while !thread.is_finished() {
+            if asked.elapsed() > PATIENCE {
+                return Err(io::Error::other("the terminal does not answer"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         let result = thread.join();
         // Once more, and the cursor would jump back over what was told.
         if !self.shared.panicked.load(Relaxed) {
@@ -178,7 +192,10 @@ fn run(
                 wait = left;
             }
         }
-        if event::poll(wait)? {
+        if !wait_for_input(wait)? {
+            return Err(io::Error::other("the terminal has gone"));
+        }
+        if event::poll(Duration::ZERO)? {
             changed = true;
             // Gone means that the end has come.
             if let Some(command) = input::handle(&mut state, &event::read()?) {
@@ -187,4 +204,22 @@ fn run(
         }
     }
     Ok(())
+}
+
+/// Waits for a key; `false` when the terminal has hung up, which crossterm takes for a key to come.
+fn wait_for_input(time: Duration) -> io::Result<bool> {
+    let input = io::stdin();
+    if !input.is_terminal() {
+        // crossterm reads the controlling terminal then.
+        event::poll(time)?;
+        return Ok(true);
+    }
+    let mut keys = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    match poll(&mut keys, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let seen = keys[0].revents().unwrap_or(PollFlags::empty());
+    Ok(!seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL))
 }

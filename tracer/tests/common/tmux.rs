@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::trace::PATIENCE;
+use super::trace::{PATIENCE, wait_for};
 use super::unique_name;
 
 /// Runs its arguments, and then shows how they ended and how the terminal is set.
@@ -88,10 +88,23 @@ impl Pane {
         }
     }
 
+    fn pid(&self) -> i32 {
+        let pid = fs::read_to_string(&self.pid).expect("process id");
+        pid.trim().parse().expect("number")
+    }
+
     /// Signals the program.
     pub fn signal(&self, signal: Signal) {
-        let pid = fs::read_to_string(&self.pid).expect("process id");
-        kill(Pid::from_raw(pid.trim().parse().expect("number")), signal).expect("send a signal");
+        kill(Pid::from_raw(self.pid()), signal).expect("send a signal");
+    }
+
+    /// Takes the terminal away, and waits until the program has ended.
+    pub fn hang_up(self) {
+        let status = PathBuf::from(format!("/proc/{}/stat", self.pid()));
+        self.ask(&["kill-server"]);
+        // Nobody may have asked for its status yet.
+        let runs = || fs::read_to_string(&status).is_ok_and(|text| !text.contains(") Z "));
+        wait_for("the program ends without its terminal", || !runs());
     }
 
     /// Waits until the program has ended with this status; checks that the terminal is as it was, and

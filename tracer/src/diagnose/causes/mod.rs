@@ -64,7 +64,7 @@ const EXCLUSIVE: &[(&str, &[&str])] = &[
     ("LOCAL_MAC", &["vxlan.mac-duplicate"]),
     ("VXLAN_VNI_NOT_FOUND", &["vxlan.vni-mismatch"]),
     ("IP_TUNNEL_ECN", &["vxlan.ecn"]),
-    ("SOCKET_*", &["socket."]),
+    ("SOCKET_*", &["socket.buffer-full", "socket.backlog-full"]),
     ("XFRM_POLICY", &["route.xfrm-policy"]),
     ("XDP", &["tc."]),
 ];
