@@ -296,7 +296,7 @@ mod tests {
             replays: vec![Replayed {
                 events: 2_000_000,
                 bytes: 33_000_000,
-                plain_bytes: 537_000_000,
+                plain_bytes: 538_000_000,
                 cpu: Duration::from_secs(5),
                 wall: Duration::from_secs(6),
                 memory: 123 << 20,
