@@ -55,6 +55,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = test::fuzz::as_rustc() {
+        return code;
+    }
     if vm::guest::is_init() {
         vm::guest::main();
     }

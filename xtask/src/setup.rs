@@ -18,8 +18,9 @@ const LLVM_CONFIG: &str = "usr/lib/llvm-22/bin/llvm-config";
 
 /// Programs that the lab, the tests, the guests, the demo and the bench run, with Debian's package of
 /// each.
-const PROGRAMS: [(&str, &str); 21] = [
+const PROGRAMS: [(&str, &str); 22] = [
     ("bpftool", "bpftool"),
+    ("c++", "g++"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
     ("depmod", "kmod"),

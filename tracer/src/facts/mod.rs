@@ -46,6 +46,12 @@ pub use types::{
 use crate::model::End;
 use crate::netns::Netns;
 
+/// Puts a text through all that parses /proc, and lets go of the results: for fuzzing.
+#[doc(hidden)]
+pub fn parse_proc(text: &str) {
+    proc::parse_all(text);
+}
+
 /// What a namespace is on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -4,6 +4,7 @@
 //! tells all that is wrong. A new kind of test is one more entry in [`PHASES`].
 
 pub mod binaries;
+pub mod fuzz;
 mod leftovers;
 
 use std::env;
@@ -59,6 +60,12 @@ const PHASES: &[Phase] = &[
         about: "unit tests, without privileges",
         long: false,
         run: |c| binaries::unit(c),
+    },
+    Phase {
+        name: "fuzz",
+        about: "parsers, with what strangers might give them",
+        long: false,
+        run: |_| fuzz::phase(),
     },
     Phase { name: "doc", about: "examples in the documentation", long: false, run: |_| doc() },
     Phase {

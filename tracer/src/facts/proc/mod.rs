@@ -77,6 +77,17 @@ pub(super) fn read(facts: &mut NetnsFacts) {
     facts.conntrack = conntrack(gaps);
 }
 
+/// Parses a text as each of the files.
+pub(super) fn parse_all(text: &str) {
+    parse::counters_in_pairs(text);
+    parse::counters_in_lines(text);
+    parse::conntrack_stats(text);
+    for line in text.lines() {
+        parse::socket(SocketProto::Tcp, line);
+        parse::socket(SocketProto::Udp, line);
+    }
+}
+
 fn gap(source: &str, error: &io::Error) -> Gap {
     Gap { source: source.to_owned(), reason: error.to_string() }
 }
