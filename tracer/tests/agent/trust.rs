@@ -9,7 +9,7 @@ use tracer::agent::pki::{Authority, Bundle, Role, Validity};
 use tracer::agent::tls::Credentials;
 use tracer::node::{Node, NodeError};
 
-use crate::synthetic::{ENDLESS, TestAgent};
+use crate::synthetic::{ENDLESS, TestAgent, wait_for};
 
 fn agent_role() -> Role {
     Role::Agent { node: "B".into(), at: vec!["127.0.0.1".into()] }
@@ -89,7 +89,7 @@ fn nobody_comes_in_without_a_certificate() {
         .with_no_client_auth();
     anonymous.alpn_protocols = vec![b"h2".to_vec()];
     refused(connect_with(&agent, Arc::new(anonymous)), "it refuses our certificate");
-    assert!(agent.has_said("was refused"));
+    wait_for("the agent to say so", || agent.has_said("was refused"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::http::Uri;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -78,6 +78,13 @@ impl Channel {
                     .connect(name, no_delay(stream))
                     .await
                     .map_err(|error| explain(&error))?;
+                // With TLS 1.3 our side is done before the agent has looked at our certificate. Its
+                // word comes first, settings (RFC 9113, 3.4) or a refusal: whoever writes before that
+                // may find a closed connection, and not learn why.
+                let mut stream = BufReader::new(stream);
+                if stream.fill_buf().await.map_err(|error| explain(&error))?.is_empty() {
+                    return Err("it has closed the connection".to_owned());
+                }
                 Self::over(stream).await
             }
         }
