@@ -90,6 +90,10 @@ pub trait Feed: fmt::Debug + Send {
     /// # Errors
     /// When the node has become unreachable; nothing more comes then.
     fn next(&mut self, wait: Duration) -> Result<Option<Chunk>, NodeError>;
+
+    /// Looks at once for what is only looked for now and then (stations that have vanished), where that
+    /// can be asked for.
+    fn look(&mut self) {}
 }
 
 /// A running probe. Dropped, it stops soon.

@@ -1,6 +1,6 @@
 //! What comes from the nodes of a trace: one feed each, taken by a thread each, put into one queue.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -108,6 +108,8 @@ pub(super) struct Feeds {
     pub sources: Vec<Source>,
     messages: Receiver<Message>,
     stop: Arc<AtomicBool>,
+    /// How often the feeds were asked to look ([`Feed::look`]).
+    looks: Arc<AtomicUsize>,
     room: Arc<Room>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -138,6 +140,7 @@ impl Feeds {
             sources: Vec::new(),
             messages,
             stop: Arc::default(),
+            looks: Arc::default(),
             room: Arc::default(),
             threads: Vec::new(),
         };
@@ -181,7 +184,9 @@ impl Feeds {
         let cannot = "cannot start a thread";
         let (stop, out) = (Arc::clone(&self.stop), sender.clone());
         let room = site.is_remote().then(|| Arc::clone(&self.room));
-        let taker = thread("feed").spawn(move || take(at, feed, &out, room.as_deref(), &stop));
+        let looks = Arc::clone(&self.looks);
+        let taker =
+            thread("feed").spawn(move || take(at, feed, &out, room.as_deref(), &stop, &looks));
         self.threads.push(taker.context(cannot)?);
         if site.is_remote() {
             let (site, out, stop) = (Arc::clone(site), sender.clone(), Arc::clone(&self.stop));
@@ -272,6 +277,7 @@ impl Feeds {
             false => Some(monotonic_ns()),
             true => source.site.clock().ok().map(|sample| sample.node_ns),
         };
+        self.looks.fetch_add(1, SeqCst);
         let due: Vec<Option<u64>> =
             self.sources.iter().map(|s| if s.over { None } else { now(s) }).collect();
         let deadline = Instant::now() + SYNC;
@@ -306,10 +312,20 @@ fn take(
     out: &Sender<Message>,
     room: Option<&Room>,
     stop: &AtomicBool,
+    looks: &AtomicUsize,
 ) {
+    let (mut looked, mut until_ns) = (0, 0);
     while !stop.load(Relaxed) {
         match feed.next(LOOK) {
-            Ok(Some(chunk)) => {
+            Ok(Some(mut chunk)) => {
+                let asked = looks.load(SeqCst);
+                if asked != looked {
+                    // Whoever waits for this moment is to see what is seen now: the next chunk says it.
+                    feed.look();
+                    looked = asked;
+                    chunk.until_ns = until_ns;
+                }
+                until_ns = chunk.until_ns;
                 if let Some(room) = room {
                     room.enter(chunk.events.size(), stop);
                 }

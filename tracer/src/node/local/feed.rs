@@ -145,6 +145,10 @@ impl Feed for LocalFeed {
         &self.started
     }
 
+    fn look(&mut self) {
+        self.check_stations();
+    }
+
     fn next(&mut self, wait: Duration) -> Result<Option<Chunk>, NodeError> {
         if self.ended {
             std::thread::sleep(wait);
