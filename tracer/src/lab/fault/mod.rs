@@ -11,6 +11,7 @@ mod spec;
 mod vars;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::error::LabError;
 use super::firewall::find_program;
@@ -22,6 +23,9 @@ pub use spec::{Expected, Fault, Frequency, Probe, all, by_name};
 
 use record::{Active, Record};
 use vars::Vars;
+
+/// How long the steps that mend a fault may take to show.
+const SETTLES: Duration = Duration::from_secs(3);
 
 /// How to make a fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -267,8 +271,17 @@ impl Lab {
                 let _ = run::step(self, target, command);
             }
         }
+        // A carrier comes back by itself, and a moment later (net/core/link_watch.c).
+        let until = Instant::now() + SETTLES;
         let undone = record.active.iter().all(|active| !active.mend.is_empty())
-            && Image::read(&self.plan)? == record.pristine;
+            && loop {
+                if Image::read(&self.plan)? == record.pristine {
+                    break true;
+                }
+                if Instant::now() >= until {
+                    break false;
+                }
+            };
         if undone {
             self.settle()?;
         } else {
