@@ -1,6 +1,7 @@
 //! The audit of an expected path for people: the break first, then every step, node by node.
 
 use super::canvas::{Canvas, Line, Tone};
+use super::units::count;
 use super::{TextOptions, verdict};
 use crate::expect::audit::{Audit, ProblemReport, Soundness, SpotReport, StepState, WalkReport};
 
@@ -90,7 +91,9 @@ pub(super) fn beside(canvas: &mut Canvas, walk: &WalkReport) {
     let left_out = |canvas: &mut Canvas, n: usize| {
         if n > 0 {
             canvas.line(
-                Line::new().plain("  ").add(Tone::Dim, format!("{n} more steps (-v shows them)")),
+                Line::new()
+                    .plain("  ")
+                    .add(Tone::Dim, format!("{} (-v shows them)", count(n as u64, "more step"))),
             );
         }
     };

@@ -102,7 +102,7 @@ pub(super) fn draw(
         }
         if gap.contains(&i) {
             if i == gap.start {
-                let text = format!("{} {} more steps", glyphs.ellipsis, gap.len());
+                let text = format!("{} {}", glyphs.ellipsis, count(gap.len() as u64, "more step"));
                 canvas.line(Line::new().plain("      ").add(Tone::Dim, text));
                 node = None;
             }
