@@ -5,14 +5,17 @@ use crate::correlate::testing::*;
 use crate::model::{Direction::*, Hook, Loss, ProbeResult, Unreachable, tcp_flags};
 use crate::report::{Confidence, Status, Verdict};
 
-fn diagnose(tape: &Tape, observation: &Observation) -> Report {
-    let trace = tape.trace(observation);
-    let meta = Meta {
+fn meta() -> Meta {
+    Meta {
         started: "2026-01-01T00:00:00Z".into(),
         duration_ns: 1,
         version: "0".into(),
         kernel: "6.18".into(),
-    };
+    }
+}
+
+fn diagnose(tape: &Tape, observation: &Observation) -> Report {
+    let trace = tape.trace(observation);
     report(&Input {
         topology: &tape.topology,
         family: Family::V4,
@@ -20,7 +23,7 @@ fn diagnose(tape: &Tape, observation: &Observation) -> Report {
         observation,
         before: None,
         after: None,
-        meta: &meta,
+        meta: &meta(),
     })
 }
 
@@ -491,12 +494,6 @@ fn a_super_packet_is_as_large_as_its_segments() {
     tape.cross(&data(1, 1000, 45 * 1448), Forward, ARMED);
     let observation = tape.observation();
     let trace = tape.trace(&observation);
-    let meta = Meta {
-        started: "2026-01-01T00:00:00Z".into(),
-        duration_ns: 1,
-        version: "0".into(),
-        kernel: "6.18".into(),
-    };
     let input = Input {
         topology: &tape.topology,
         family: Family::V4,
@@ -504,7 +501,7 @@ fn a_super_packet_is_as_large_as_its_segments() {
         observation: &observation,
         before: None,
         after: None,
-        meta: &meta,
+        meta: &meta(),
     };
     assert_eq!(flow_spec(&input).size, 1448 + 20 + 20);
 }

@@ -110,14 +110,8 @@ fn two_machines(apart: bool) {
     }
     file.extend(b"{\"end\":{}}\n");
 
-    let meta = Meta {
-        started: "2026-01-02T03:04:05Z".into(),
-        duration_ns: 5,
-        version: "9.8.7".into(),
-        kernel: "6.18.0".into(),
-    };
     let live = live.finish(tape.observation());
-    let live = analysis::conclude(&live, None, State::default(), &meta).unwrap();
+    let live = analysis::conclude(&live, None, State::default(), &meta()).unwrap();
     assert_eq!((live.verdict.status, live.packets.sent), (Status::Delivered, 4));
     let [a, b] = live.clock.as_slice() else { panic!("{:?}", live.clock) };
     assert_eq!((a.offset_ns, a.error_ns, a.samples), (0, Some(0), 0));

@@ -32,6 +32,16 @@ pub(crate) fn fixture(name: &str) -> Vec<u8> {
     fs::read(path.join(format!("{name}.podtrace"))).unwrap()
 }
 
+/// What every tape says of its trace.
+fn meta() -> Meta {
+    Meta {
+        started: "2026-01-02T03:04:05Z".into(),
+        duration_ns: 5,
+        version: "9.8.7".into(),
+        kernel: "6.18.0".into(),
+    }
+}
+
 #[test]
 fn a_replay_is_what_the_analysis_made_live() {
     for pings in [1, 7] {
@@ -44,14 +54,8 @@ fn a_replay_is_what_the_analysis_made_live() {
             live.push(Vec::new());
         }
         live.close(tape.closed_ns);
-        let meta = Meta {
-            started: "2026-01-02T03:04:05Z".into(),
-            duration_ns: 5,
-            version: "9.8.7".into(),
-            kernel: "6.18.0".into(),
-        };
         let live = live.finish(tape.observation());
-        let live = analysis::conclude(&live, None, State::default(), &meta).unwrap();
+        let live = analysis::conclude(&live, None, State::default(), &meta()).unwrap();
         assert_eq!(live.verdict.status, Status::Delivered);
         assert_eq!(live.packets.sent, pings);
 
