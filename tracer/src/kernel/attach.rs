@@ -9,6 +9,7 @@ use aya::util::KernelVersion;
 
 use super::clsact::{self, Clsact, Place};
 use super::load::{failed, program_failed};
+use super::release;
 use super::{AttachWith, CaptureError};
 use crate::model::{Hook, Station};
 use crate::netns::Netns;
@@ -32,11 +33,6 @@ pub(super) struct Attached {
     pub vanished: Vec<String>,
     /// What cannot be seen, and why.
     pub limits: Vec<String>,
-}
-
-fn release() -> String {
-    nix::sys::utsname::uname()
-        .map_or_else(|_| "?".into(), |u| u.release().to_string_lossy().into_owned())
 }
 
 /// Whether to use clsact.

@@ -11,6 +11,7 @@ mod clock;
 mod clsact;
 mod load;
 mod reader;
+mod release;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use tracer_common::{LOST_DROP, LOST_HOP, MAX_SNAPLEN};
 pub(crate) use attach::is_own_program;
 pub use clock::monotonic_ns;
 pub use reader::HeldBatch;
+pub use release::{architecture, release};
 
 use crate::decode::NameSource;
 use crate::model::{Loss, Station};

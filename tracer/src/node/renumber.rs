@@ -197,6 +197,10 @@ impl Feed for RenumberedFeed {
         }
         Ok(chunk)
     }
+
+    fn look(&mut self) {
+        self.feed.look();
+    }
 }
 
 #[cfg(test)]

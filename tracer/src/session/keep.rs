@@ -10,7 +10,7 @@ use super::recording::begin;
 use crate::decode::RawEvent;
 use crate::expect::Family;
 use crate::facts::{self, Collected, PathFacts};
-use crate::model::Topology;
+use crate::model::{RoundTrip, Topology};
 use crate::node::Events;
 use crate::record::{
     End, Facts, Header, Observed, Record, Recorder, Stage, StageKind, Summary, Target, When,
@@ -49,6 +49,7 @@ pub struct Excerpt {
     paths: Vec<(Family, Arc<Topology>)>,
     before: Collected<PathFacts>,
     observed: Observed,
+    round_trips: Vec<RoundTrip>,
     batches: Vec<Arc<Events>>,
     gone: u64,
 }
@@ -79,6 +80,7 @@ impl Session {
             paths: self.paths.clone(),
             before: self.before.clone(),
             observed: Observed { duration_ns, observation },
+            round_trips: self.round_trips.clone(),
             batches: self.kept.batches.iter().cloned().collect(),
             gone: self.kept.gone,
         }
@@ -115,6 +117,7 @@ impl Excerpt {
             recorder.record(Record::Note(note));
         }
         recorder.record(Record::Observation(Box::new(self.observed.clone())));
+        self.round_trips.iter().for_each(|trip| recorder.clock(trip));
         for batch in &self.batches {
             recorder.batch(batch);
         }

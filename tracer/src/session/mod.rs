@@ -7,7 +7,9 @@
 
 mod courtesy;
 mod feeds;
+mod filter;
 mod follow;
+mod intake;
 mod keep;
 mod look;
 mod recording;
@@ -26,19 +28,15 @@ use crate::diagnose::Meta;
 use crate::endpoint::{self, Resolved};
 use crate::expect::{self, Family};
 use crate::facts::{self, Collected, PathFacts, Space};
-use crate::kernel::{Filter, Options, monotonic_ns};
-use crate::model::{
-    Alias, Direction, End, Loss, Observation, ProbeResult, Reading, RoundTrip, Topology,
-    Unreachable,
-};
+use crate::kernel::{Options, monotonic_ns, release};
+use crate::model::{Direction, End, Observation, ProbeResult, RoundTrip, Topology};
 use crate::node::{CaptureRequest, Events, Namespace, Nodes, ProbeRequest, Probing};
 use crate::probe::{self, Probe};
 use crate::record::{Recorder, StageKind, Summary};
 use crate::report::Report;
-use tracer_common::MAX_PAIRS;
 
-use courtesy::Courtesy;
-use feeds::{Arrival, Feeds};
+use feeds::Feeds;
+use filter::{families, filter};
 pub use keep::Excerpt;
 pub use look::Look;
 pub use spec::{DEFAULT_COUNT, DEFAULT_SIZE, Spec};
@@ -58,26 +56,9 @@ const TIME_IS_UP: Duration = Duration::from_millis(500);
 /// The same after Ctrl-C.
 const INTERRUPTED: Duration = Duration::from_millis(250);
 
-/// Records are decoded as they come below this rate; above it they are kept for later, so that
-/// podtrace takes no CPU time from the traffic it watches. Bytes per look.
-const BUSY_BYTES: usize = 512 << 10;
-
-/// The same where somebody watches, who is to see what happens now: records are decoded as they come,
-/// in turns of this length, so that looks come in between.
-const TURN: Duration = Duration::from_millis(100);
-
-/// With more than this undecoded, decoding does not give way to the traffic any more. Bytes.
-const BEHIND_BYTES: usize = 8 << 20;
-
 /// Where somebody watches, undecoded records take at most this much memory, bytes; beyond it they
 /// are lost, and counted.
 const WATCHED_BACKLOG: usize = 128 << 20;
-
-/// How often the analysis is told how far the nodes have come.
-const TELL: Duration = Duration::from_millis(50);
-
-/// Undecoded records are worked off at the latest when they take this much memory, bytes.
-const DEFER_BYTES: usize = 256 << 20;
 
 /// The trace cannot be done as asked; the user has to ask otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +108,7 @@ pub struct Session {
     undecodable: u64,
     /// When the analysis was last told how far the nodes have come.
     told: Instant,
-    /// Clocks that were read before there was a recorder.
+    /// Clocks that were read: before there was a recorder, or where an excerpt may be asked for.
     round_trips: Vec<RoundTrip>,
     /// Set from outside (Ctrl-C) to end the trace.
     stop: Arc<AtomicBool>,
@@ -331,8 +312,7 @@ impl Session {
             started: self.started.to_string(),
             duration_ns: self.duration_ns,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: nix::sys::utsname::uname()
-                .map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned()),
+            kernel: release(),
         }
     }
 
@@ -472,150 +452,6 @@ impl Session {
         self.record_observation();
         Ok(over.finish(observation))
     }
-
-    /// Takes events for about `time`, and decodes them unless the traffic is heavy.
-    fn take(&mut self, time: Duration) {
-        let until = Instant::now() + time;
-        let mut taken = 0;
-        while let Some(arrival) = self.feeds.next(until.saturating_duration_since(Instant::now())) {
-            taken += self.arrived(arrival);
-        }
-        if self.spec.watched {
-            self.work_off(Some(TURN));
-        } else if taken < BUSY_BYTES || self.waiting_bytes > DEFER_BYTES {
-            self.work_off(None);
-        }
-    }
-
-    /// Takes everything that has happened by now.
-    fn sync(&mut self) {
-        let mut arrived = Vec::new();
-        self.feeds.sync(|arrival| arrived.push(arrival));
-        for arrival in arrived {
-            self.arrived(arrival);
-        }
-    }
-
-    /// Puts aside what came; bytes of events.
-    fn arrived(&mut self, arrival: Arrival) -> usize {
-        match arrival {
-            Arrival::Events(source, events) => {
-                let size = events.size();
-                self.last_event = Instant::now();
-                self.waiting_bytes += size;
-                self.waiting.push_back((source, events));
-                size
-            }
-            Arrival::Clock(trip) => {
-                self.analysis.round_trip(&trip);
-                self.record(|recorder| recorder.clock(&trip));
-                0
-            }
-            Arrival::Word(word) => {
-                self.notices.extend(word);
-                0
-            }
-        }
-    }
-
-    /// Decodes and correlates what waits: everything, or what can be done in about `time`.
-    fn work_off(&mut self, time: Option<Duration>) {
-        if self.waiting.is_empty() {
-            // Tells the correlators that nothing is on its way.
-            self.analysis.push(Vec::new());
-            self.record(Recorder::idle);
-        }
-        let polite = !self.spec.watched || self.waiting_bytes < BEHIND_BYTES;
-        let _courtesy = polite.then(Courtesy::begin);
-        let until = time.map(|time| Instant::now() + time);
-        while let Some((_, mut events)) = self.waiting.pop_front() {
-            self.waiting_bytes -= events.size();
-            if self.spec.watched {
-                events.shrink();
-            }
-            let events = Arc::new(events);
-            self.record(|recorder| recorder.batch(&events));
-            let mut decoded = Vec::with_capacity(events.len());
-            let mut undecodable = 0;
-            events.for_each(|raw| match raw.and_then(|raw| self.parser.parse(raw)) {
-                Some(event) => decoded.push(event),
-                None => undecodable += 1,
-            });
-            self.undecodable += undecodable;
-            events.release();
-            self.analysis.push(decoded);
-            if self.spec.watched {
-                self.kept.add(events);
-            }
-            if until.is_some_and(|until| Instant::now() >= until) {
-                break;
-            }
-        }
-        if self.told.elapsed() >= TELL {
-            self.tell_reached();
-        }
-    }
-
-    /// Tells the analysis how far each node has come, where events of several machines have to be
-    /// put in order.
-    fn tell_reached(&mut self) {
-        let alone = self.feeds.sources.iter().all(|source| !source.site.is_remote());
-        if alone || !self.waiting.is_empty() {
-            return;
-        }
-        self.told = Instant::now();
-        let here = self.feeds.sources.iter().any(|source| !source.site.is_remote());
-        let sources = self.feeds.sources.iter();
-        let mut reached: Vec<(u16, Option<u64>)> =
-            sources.map(|s| (s.site.machine(), (!s.over).then_some(s.until_ns))).collect();
-        if !here {
-            reached.push((0, None));
-        }
-        for (machine, until_ns) in reached {
-            self.analysis.reached(machine, until_ns);
-            self.record(|recorder| recorder.reached(machine, until_ns));
-        }
-    }
-
-    /// Whether the source's node is no longer observed.
-    fn source_gone(&self) -> bool {
-        let site = &self.src.node.netns.site;
-        self.feeds.sources.iter().any(|s| s.over && Arc::ptr_eq(&s.site, site))
-    }
-
-    /// Nodes that are no longer observed.
-    fn unreachable(&self) -> Vec<Unreachable> {
-        let gone = |source: &feeds::Source| {
-            let gone = source.gone.as_ref()?;
-            let reading = Reading { machine: source.site.machine(), ns: gone.since_ns };
-            Some(Unreachable {
-                node: source.node.clone(),
-                since_ns: self.analysis.machine_0_at(reading),
-                why: gone.why.clone(),
-            })
-        };
-        self.feeds.sources.iter().filter_map(gone).collect()
-    }
-
-    /// What was lost so far, by node.
-    fn losses(&self) -> Vec<(String, Loss)> {
-        let sources = self.feeds.sources.iter();
-        let mut losses: Vec<_> = sources.map(|s| (s.node.clone(), s.loss.clone())).collect();
-        if let Some((_, loss)) = losses.last_mut() {
-            loss.undecodable += self.undecodable;
-        }
-        losses
-    }
-
-    /// Notes interfaces that are no longer there, once each.
-    fn note_vanished(&mut self) {
-        for label in self.feeds.vanished() {
-            if !self.observation.vanished.contains(&label) {
-                self.notices.push(format!("interface {label} vanished during the trace"));
-                self.observation.vanished.push(label);
-            }
-        }
-    }
 }
 
 /// Machines of the nodes that are not on this one.
@@ -633,74 +469,9 @@ fn send_from(netns: &Namespace, probe: Probe) -> Result<Box<dyn Probing>> {
     netns.site.probe(&request).context("the probe failed")
 }
 
-/// The address families to look at: the one asked for, that of the probe, or all that both ends
-/// have.
-fn families(spec: &Spec, src: &End, dst: &End) -> Result<Vec<Family>, SpecError> {
-    let mut families: Vec<Family> = [Family::V4, Family::V6]
-        .into_iter()
-        .filter(|f| f.first(src).is_some() && f.first(dst).is_some())
-        .filter(|f| !(spec.ipv4 && *f == Family::V6 || spec.ipv6 && *f == Family::V4))
-        .collect();
-    if families.is_empty() {
-        let wanted = match (spec.ipv4, spec.ipv6) {
-            (true, _) => "IPv4 ",
-            (_, true) => "IPv6 ",
-            _ => "",
-        };
-        return Err(SpecError(format!(
-            "{} and {} have no {wanted}addresses of the same family",
-            src.name, dst.name
-        )));
-    }
-    if spec.probe.is_some() {
-        families.truncate(1);
-    }
-    Ok(families)
-}
-
 /// An analysis of everything from a moment on (kernel time, ns).
 fn analysis(paths: &[(Family, Arc<Topology>)], armed_ns: u64) -> Analysis {
     let mut analysis = Analysis::new(paths.iter().cloned());
     analysis.arm(armed_ns);
     analysis
-}
-
-fn filter(spec: &Spec, facts: &PathFacts, paths: &[(Family, Arc<Topology>)]) -> Filter {
-    let mut filter = Filter {
-        proto: spec.protocol(),
-        port: spec.port,
-        snaplen: spec.snaplen,
-        ..Filter::default()
-    };
-    for (family, topology) in paths {
-        let ips = |end: &Option<End>| {
-            let ips = end.as_ref().map(|e| e.ips.clone()).unwrap_or_default();
-            ips.into_iter().filter(|ip| Family::of(ip) == *family).collect::<Vec<_>>()
-        };
-        let (sources, destinations) = (ips(&topology.src), ips(&topology.dst));
-        let aliases = |source: bool| {
-            topology.aliases.iter().filter(move |a| a.source == source).map(|a| a.ip)
-        };
-        let mut pairs = Vec::new();
-        for a in sources.iter().copied().chain(aliases(true)) {
-            for b in destinations.iter().copied().chain(aliases(false)) {
-                pairs.push((a, b));
-            }
-        }
-        // What translation may make of the addresses comes behind the addresses themselves: only
-        // those must fit.
-        pairs.sort_by_key(|(a, b)| !(sources.contains(a) && destinations.contains(b)));
-        pairs.truncate(MAX_PAIRS.max(sources.len() * destinations.len()));
-        filter.pairs.extend(pairs);
-        let translated =
-            |a: &Alias| a.real_port.filter(|_| a.port.is_some() && a.port == spec.port);
-        filter.port_behind = topology.aliases.iter().find_map(translated).or(filter.port_behind);
-        filter.addresses.extend(expect::addresses_on_path(facts, topology));
-        filter.vxlan_ports.extend(&topology.vxlan_ports);
-    }
-    filter.addresses.sort_unstable();
-    filter.addresses.dedup();
-    filter.vxlan_ports.sort_unstable();
-    filter.vxlan_ports.dedup();
-    filter
 }

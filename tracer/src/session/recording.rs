@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::Session;
 use crate::expect::Family;
 use crate::facts::PathFacts;
-use crate::kernel::monotonic_ns;
+use crate::kernel::{architecture, monotonic_ns, release};
 use crate::model::{Loss, Observation, Topology};
 use crate::record::{
     Clock, End, Facts, FamilyTopology, Header, Machine, Observed, Record, Recorder, SCHEMA, Stage,
@@ -40,11 +40,10 @@ impl Session {
         let header = self.header(self.started, command);
         let mut recorder = Recorder::start(target, header).context("cannot record the trace")?;
         begin(&mut recorder, &self.paths, self.before.facts.clone());
-        let trips = std::mem::take(&mut self.round_trips);
         self.recorder = Some(recorder);
         self.record_observation();
-        for trip in &trips {
-            self.record(|recorder| recorder.clock(trip));
+        for trip in self.round_trips.clone() {
+            self.record(|recorder| recorder.clock(&trip));
         }
         self.record(|recorder| recorder.flush());
         Ok(())
@@ -67,11 +66,7 @@ impl Session {
     fn machines(&self) -> Vec<Machine> {
         let wall = jiff::Timestamp::now().to_string();
         let here = Clock { name: CLOCK.to_owned(), at_ns: monotonic_ns(), wall };
-        let uname = nix::sys::utsname::uname();
-        let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
-            uname.as_ref().map_or_else(|_| String::new(), |u| of(u).to_string_lossy().into_owned())
-        };
-        let (kernel, architecture) = (text(|u| u.release()), text(|u| u.machine()));
+        let (kernel, architecture) = (release(), architecture());
         let mut machines = vec![Machine { kernel, architecture, clock: here }];
         for source in &self.feeds.sources {
             let (number, said) = (usize::from(source.site.machine()), source.site.said());

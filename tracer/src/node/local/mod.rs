@@ -12,7 +12,7 @@ use super::{
     NodeError, NodeFacts, ProbeRequest, Probing, message,
 };
 use crate::facts;
-use crate::kernel::{Capture, monotonic_ns};
+use crate::kernel::{Capture, architecture, monotonic_ns, release};
 use crate::netns::Netns;
 
 pub use feed::Limits;
@@ -69,16 +69,12 @@ impl LocalNode {
 
 impl Node for LocalNode {
     fn hello(&self) -> Result<Hello, NodeError> {
-        let uname = nix::sys::utsname::uname();
-        let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
-            uname.as_ref().map_or_else(|_| String::new(), |u| of(u).to_string_lossy().into_owned())
-        };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         Ok(Hello {
             protocol: message::PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: text(|u| u.release()),
-            architecture: text(|u| u.machine()),
+            kernel: release(),
+            architecture: architecture(),
             // Without it, the node is taken for a machine of its own.
             boot_id: boot_id.map_or_else(|_| String::new(), |id| id.trim().to_owned()),
             clock_ns: monotonic_ns(),
