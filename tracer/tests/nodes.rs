@@ -250,7 +250,7 @@ fn what_a_node_does_not_hand_out_is_counted_and_shown() {
     }
     let lab = TestLab::up(|_| {});
     let far = Arc::<Far>::default();
-    far.rate.store(3, Relaxed);
+    far.hands_out.store(3, Relaxed);
     let report = trace(&nodes(&lab, &[("B", far)]));
     let (_, loss) = report.loss.by_node.iter().find(|(node, _)| *node == "B").expect("node B");
     assert!(loss.over_rate > 0, "{:#?}", report.loss);

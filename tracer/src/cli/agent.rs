@@ -147,12 +147,6 @@ fn serve(args: &ServeArgs) -> Result<u8> {
         rate: args.max_rate,
         ..Limits::default()
     };
-    let local = crate::node::Limits {
-        duration: Some(limits.duration),
-        events_per_second: Some(limits.rate),
-        backlog_bytes: limits.backlog_bytes,
-        ring_bytes: limits.ring_bytes,
-    };
     let quiet = args.quiet;
     let log: Log = Arc::new(move |line| {
         if !quiet {
@@ -161,8 +155,7 @@ fn serve(args: &ServeArgs) -> Result<u8> {
         }
     });
     let settings = Settings { listen: listen.clone(), tls, limits, speaks: Speaks::default(), log };
-    let factory: Factory =
-        Arc::new(move || Ok(Arc::new(LocalNode::serving(local.clone())) as Arc<dyn Node>));
+    let factory: Factory = Arc::new(|| Ok(Arc::new(LocalNode::serving()) as Arc<dyn Node>));
     let server =
         Server::start(settings, factory).with_context(|| format!("cannot serve at {listen}"))?;
     // Even if asked to be quiet: whoever has started it waits for that.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use error::{Cause, NodeError};
 pub use events::Events;
-pub use local::{Limits, LocalNode};
+pub use local::LocalNode;
 pub use message::{
     CaptureRequest, Chunk, ClockSample, Depth, End, FactsRequest, Hello, Locate, Located, NetnsRef,
     NodeFacts, ProbeRequest, SpaceAnswer, SpaceRequest, Started,

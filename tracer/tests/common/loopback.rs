@@ -14,9 +14,8 @@ use tracer::lab::Lab;
 use tracer::model::EventKind;
 use tracer::node::message::{from_bytes, to_bytes};
 use tracer::node::{
-    CaptureRequest, Chunk, ClockSample, Events, FactsRequest, Feed, Hello, Limits, LocalNode,
-    Locate, Located, Node, NodeError, NodeFacts, Nodes, ProbeRequest, Probing, SpaceAnswer,
-    Started,
+    CaptureRequest, Chunk, ClockSample, Events, FactsRequest, Feed, Hello, LocalNode, Locate,
+    Located, Node, NodeError, NodeFacts, Nodes, ProbeRequest, Probing, SpaceAnswer, Started,
 };
 
 /// Inode number of the first network namespace of every machine.
@@ -29,13 +28,14 @@ pub struct Far {
     pub ahead_ns: AtomicI64,
     /// Events that it still tells; then it is gone.
     pub lives_for: AtomicU64,
-    /// Events that it tells in a second; 0: all.
-    pub rate: AtomicU64,
+    /// Events that it hands out; what comes behind them is lost, and counted.
+    pub hands_out: AtomicU64,
 }
 
 impl Default for Far {
     fn default() -> Self {
-        Self { ahead_ns: AtomicI64::new(0), lives_for: AtomicU64::new(u64::MAX), rate: 0.into() }
+        let all = || AtomicU64::new(u64::MAX);
+        Self { ahead_ns: AtomicI64::new(0), lives_for: all(), hands_out: all() }
     }
 }
 
@@ -70,10 +70,7 @@ pub fn nodes(lab: &Lab, far: &[(&'static str, Arc<Far>)]) -> Nodes {
         let found = connected.iter().find(|(name, ..)| *name == node.name);
         let (_, netns, far) = found.expect("a node far away");
         let node: Box<dyn Node> = Box::new(Loopback {
-            inner: LocalNode::serving(Limits {
-                events_per_second: Some(far.rate.load(Relaxed)).filter(|rate| *rate > 0),
-                ..Limits::default()
-            }),
+            inner: LocalNode::serving(),
             netns: netns.clone(),
             shared: Arc::new(Shared { far: Arc::clone(far), numbers: Mutex::default() }),
         });
@@ -173,7 +170,13 @@ impl Node for Loopback {
         let mut started = inner.started().clone();
         started.armed_ns = self.shared.far.clock(started.armed_ns);
         let own = request.stations.iter().map(|s| s.netns_inum).chain([0]).collect();
-        Ok(Box::new(FarFeed { inner, started, own, shared: Arc::clone(&self.shared) }))
+        Ok(Box::new(FarFeed {
+            inner,
+            started,
+            own,
+            kept_back: 0,
+            shared: Arc::clone(&self.shared),
+        }))
     }
 
     fn probe(&self, request: &ProbeRequest) -> Result<Box<dyn Probing>, NodeError> {
@@ -198,6 +201,8 @@ struct FarFeed {
     started: Started,
     /// Namespaces of this node: another kernel would not see drops in others.
     own: Vec<u32>,
+    /// Events that were not handed out.
+    kept_back: u64,
     shared: Arc<Shared>,
 }
 
@@ -221,6 +226,13 @@ impl Feed for FarFeed {
             far.lives_for.store(left - events.len() as u64, Relaxed);
             far.alive()?;
         }
+        let most = far.hands_out.load(Relaxed);
+        let kept = events.split_off(events.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
+        if most < u64::MAX {
+            far.hands_out.store(most - events.len() as u64, Relaxed);
+        }
+        self.kept_back += kept.len() as u64;
+        chunk.loss.over_rate += self.kept_back;
         for event in &mut events {
             event.time_ns = far.clock(event.time_ns);
             event.netns_inum = self.shared.shown(event.netns_inum);

@@ -5,50 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use crate::decode::{RawEvent, Unpacker};
-use crate::kernel::{Capture, HeldBatch, Options, monotonic_ns};
+use crate::decode::Unpacker;
+use crate::kernel::{Capture, HeldBatch, monotonic_ns};
 use crate::model::{EventKind, Station};
 use crate::netns::Netns;
 use crate::node::message::HEARTBEAT;
-use crate::node::{Chunk, End, Events, Feed, NodeError, Started};
+use crate::node::{Chunk, Events, Feed, NodeError, Started};
 
 /// How often is looked whether the stations are still there.
 const CHECK: Duration = Duration::from_secs(1);
-
-/// What a node does for somebody elsewhere, at most. The default does everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How long a capture goes on.
-    pub duration: Option<Duration>,
-    /// Events in a second; what comes beyond is lost, and counted ([`crate::model::Loss::over_rate`]).
-    pub events_per_second: Option<u64>,
-    /// Memory for events that wait to be taken, bytes.
-    pub backlog_bytes: usize,
-    /// Size of the ring buffer, bytes.
-    pub ring_bytes: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            duration: None,
-            events_per_second: None,
-            backlog_bytes: usize::MAX,
-            ring_bytes: u32::MAX,
-        }
-    }
-}
-
-impl Limits {
-    /// What is left of what was asked for.
-    pub(super) fn options(&self, asked: &Options) -> Options {
-        Options {
-            ring_bytes: asked.ring_bytes.min(self.ring_bytes),
-            backlog_bytes: asked.backlog_bytes.min(self.backlog_bytes),
-            ..asked.clone()
-        }
-    }
-}
 
 pub(super) struct LocalFeed {
     capture: Capture,
@@ -63,7 +28,6 @@ pub(super) struct LocalFeed {
     until_ns: u64,
     /// `Some` where events are named here.
     serving: Option<Serving>,
-    ended: bool,
 }
 
 impl std::fmt::Debug for LocalFeed {
@@ -77,7 +41,7 @@ impl LocalFeed {
         mut capture: Capture,
         stations: &[Station],
         mut namespaces: HashMap<u32, Netns>,
-        serving: Option<&Limits>,
+        serving: bool,
     ) -> Self {
         let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
         let unpacker = Arc::new(Unpacker::new(capture.slots().to_vec(), names));
@@ -93,11 +57,10 @@ impl LocalFeed {
             vanished: started.vanished.clone(),
             checked: Instant::now(),
             until_ns: 0,
-            serving: serving.map(|limits| Serving::new(limits.clone(), capture.slots())),
+            serving: serving.then(|| Serving::new(capture.slots())),
             started,
             namespaces,
             capture,
-            ended: false,
         }
     }
 
@@ -128,15 +91,9 @@ impl LocalFeed {
             (Some(batch), Some(serving)) => serving.name(&Events::Raw { batch, unpacker }),
         };
         let mut loss = self.capture.loss();
-        let mut end = None;
-        if let Some(serving) = &self.serving {
-            loss.undecodable += serving.undecodable;
-            loss.over_rate += serving.over_rate;
-            end = serving.end();
-        }
-        self.ended = end.is_some();
+        loss.undecodable += self.serving.as_ref().map_or(0, |serving| serving.undecodable);
         let (until_ns, vanished) = (self.until_ns, self.vanished.clone());
-        Chunk { until_ns, events, loss, vanished, end }
+        Chunk { until_ns, events, loss, vanished, end: None }
     }
 }
 
@@ -150,10 +107,6 @@ impl Feed for LocalFeed {
     }
 
     fn next(&mut self, wait: Duration) -> Result<Option<Chunk>, NodeError> {
-        if self.ended {
-            std::thread::sleep(wait);
-            return Ok(None);
-        }
         if self.checked.elapsed() >= CHECK {
             self.check_stations();
         }
@@ -180,56 +133,30 @@ impl Feed for LocalFeed {
 
 /// What is done for somebody elsewhere.
 struct Serving {
-    limits: Limits,
-    begun: Instant,
     /// Namespaces whose drops are this node's; `None`: all of the machine's.
     own: Option<HashSet<u32>>,
     undecodable: u64,
-    over_rate: u64,
-    /// The second that runs, and the events in it.
-    second: (u64, u64),
 }
 
 impl Serving {
-    fn new(limits: Limits, slots: &[u32]) -> Self {
+    fn new(slots: &[u32]) -> Self {
         let inum = |path: &str| Netns::open(path).ok().map(|n| n.inum());
         let whole = match (Netns::current(), inum("/proc/1/ns/net")) {
             (Ok(here), Some(first)) => here.inum() == first,
             _ => true,
         };
         let own = (!whole).then(|| slots.iter().copied().chain([0]).collect());
-        let (undecodable, over_rate, second) = (0, 0, (0, 0));
-        Self { limits, begun: Instant::now(), own, undecodable, over_rate, second }
-    }
-
-    fn end(&self) -> Option<End> {
-        let most = self.limits.duration.filter(|most| self.begun.elapsed() >= *most)?;
-        Some(End::Duration(most))
+        Self { own, undecodable: 0 }
     }
 
     fn name(&mut self, events: &Events) -> Events {
-        let second = self.begun.elapsed().as_secs();
-        if second != self.second.0 {
-            self.second = (second, 0);
+        let (mut named, undecodable) = events.named();
+        self.undecodable += undecodable;
+        if let Some(own) = &self.own {
+            named.retain(|event| {
+                matches!(event.kind, EventKind::Hop(_)) || own.contains(&event.netns_inum)
+            });
         }
-        let mut named: Vec<RawEvent<'static>> = Vec::with_capacity(events.len());
-        events.for_each(|event| {
-            let Some(event) = event else {
-                self.undecodable += 1;
-                return;
-            };
-            let foreign = matches!(event.kind, EventKind::Drop(_))
-                && self.own.as_ref().is_some_and(|own| !own.contains(&event.netns_inum));
-            if foreign {
-                return;
-            }
-            self.second.1 += 1;
-            if self.limits.events_per_second.is_some_and(|most| self.second.1 > most) {
-                self.over_rate += 1;
-                return;
-            }
-            named.push(event.into_owned());
-        });
         Events::Named(named)
     }
 }

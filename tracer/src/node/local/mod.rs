@@ -15,28 +15,26 @@ use crate::facts;
 use crate::kernel::{Capture, architecture, monotonic_ns, release};
 use crate::netns::Netns;
 
-pub use feed::Limits;
-
 /// This machine.
 #[derive(Debug, Default)]
 pub struct LocalNode {
     /// Namespaces that were located, in that order.
     open: Mutex<Vec<Netns>>,
-    /// `Some` where it serves somebody elsewhere.
-    serving: Option<Limits>,
+    /// Whether it serves somebody elsewhere.
+    serving: bool,
 }
 
 impl LocalNode {
-    /// For a trace of this process: without limits; events are named when they are read.
+    /// For a trace of this process: events are named when they are read.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For somebody elsewhere: within limits, and with events named. Where this process runs in a
-    /// namespace that is not the machine's first, that namespace is the node (a container, a lab),
-    /// and drops in others than those asked for are not its own.
-    pub fn serving(limits: Limits) -> Self {
-        Self { open: Mutex::default(), serving: Some(limits) }
+    /// For somebody elsewhere: with events named. Where this process runs in a namespace that is not
+    /// the machine's first, that namespace is the node (a container, a lab), and drops in others than
+    /// those asked for are not its own.
+    pub fn serving() -> Self {
+        Self { open: Mutex::default(), serving: true }
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Netns>> {
@@ -114,13 +112,10 @@ impl Node for LocalNode {
     fn capture(&self, request: &CaptureRequest) -> Result<Box<dyn Feed>, NodeError> {
         let namespaces: HashMap<u32, Netns> =
             self.open().iter().map(|n| (n.inum(), n.clone())).collect();
-        let limits = self.serving.as_ref();
-        let options =
-            limits.map_or_else(|| request.options.clone(), |l| l.options(&request.options));
-        let capture = Capture::start(&request.stations, &namespaces, &request.filter, &options)
+        let CaptureRequest { stations, filter, options } = request;
+        let capture = Capture::start(stations, &namespaces, filter, options)
             .map_err(|error| NodeError::Capture(facts::in_full(&error)))?;
-        let feed = feed::LocalFeed::new(capture, &request.stations, namespaces, limits);
-        Ok(Box::new(feed))
+        Ok(Box::new(feed::LocalFeed::new(capture, stations, namespaces, self.serving)))
     }
 
     fn probe(&self, request: &ProbeRequest) -> Result<Box<dyn Probing>, NodeError> {
