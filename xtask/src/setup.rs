@@ -18,9 +18,10 @@ const LLVM_CONFIG: &str = "usr/lib/llvm-22/bin/llvm-config";
 
 /// Programs that the lab, the tests, the guests, the demo and the bench run, with Debian's package of
 /// each.
-const PROGRAMS: [(&str, &str); 22] = [
+const PROGRAMS: [(&str, &str); 23] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
+    ("chromium-headless-shell", "chromium-headless-shell"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
     ("depmod", "kmod"),

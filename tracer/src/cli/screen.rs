@@ -102,7 +102,7 @@ pub fn command_line() -> Vec<String> {
 
 fn kept_bytes(session: &Session, wanted: &Wanted) -> Captured {
     let mut collector = Collector::new(session.topology(), wanted);
-    session.records_of(&collector.times(), |since, raw| collector.see(since, &raw));
+    session.records_of(&collector.times(), |raw| collector.see(&raw));
     collector.finish()
 }
 
@@ -110,15 +110,13 @@ fn kept_bytes(session: &Session, wanted: &Wanted) -> Captured {
 fn recorded_bytes(
     recording: &Recording,
     topology: &Topology,
-    began_ns: u64,
     wanted: &Wanted,
 ) -> Result<Captured> {
     let mut collector = Collector::new(topology, wanted);
     let times = collector.times();
     record::scan(&mut recording.reader()?, |raw| -> Result<()> {
-        let since = raw.time_ns.saturating_sub(began_ns);
-        if times.contains(&since) {
-            collector.see(since, &raw);
+        if times.contains(&raw.reading()) {
+            collector.see(&raw);
         }
         Ok(())
     })?;
@@ -147,10 +145,10 @@ pub fn play(recording: &Recording, look: Look) -> Result<(Replay, Vec<String>)> 
                 }
                 Command::Bytes(wanted) => {
                     let recording = recording.share()?;
-                    let (topology, began_ns) = (playback.topology(), playback.began_ns());
+                    let topology = playback.topology();
                     // A recording may be long. One that is not waited for any more ends by itself.
                     looking = Some(std::thread::spawn(move || {
-                        recorded_bytes(&recording, &topology, began_ns, &wanted)
+                        recorded_bytes(&recording, &topology, &wanted)
                     }));
                 }
                 command if !playback.obey(&command) => break 'playing,

@@ -228,6 +228,7 @@ fn hop_report(case: &Case<'_>, hop: &Hop, before: Option<&Hop>, first: Option<&H
     let names = &case.topology.names;
     HopReport {
         point: point_report(case.topology, hop.point),
+        clock: hop.clock,
         time_ns: first.map_or(0, |first| hop.time_ns.saturating_sub(first.time_ns)),
         time_error_ns: error(first),
         delta_ns: before.map_or(0, |b| hop.time_ns.saturating_sub(b.time_ns)),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{KernelReason, Place, PointReport};
-use crate::model::{Direction, Outcome};
+use crate::model::{Direction, Outcome, Reading};
 
 /// The error of what one clock told.
 pub(super) fn exact() -> Option<u64> {
@@ -80,6 +80,10 @@ pub struct HopReport {
     /// Where.
     #[serde(flatten)]
     pub point: PointReport,
+    /// When its machine's own clock says it was, by which the event can be found again: not part of
+    /// what is written.
+    #[serde(skip)]
+    pub clock: Reading,
     /// Kernel time since the journey's first hop, ns.
     pub time_ns: u64,
     /// By how much that may be wrong at most, ns: 0 where one clock told both, `null` where nobody

@@ -10,7 +10,7 @@ use super::recording::begin;
 use crate::decode::RawEvent;
 use crate::expect::Family;
 use crate::facts::{self, Collected, PathFacts};
-use crate::model::{RoundTrip, Topology};
+use crate::model::{Reading, RoundTrip, Topology};
 use crate::node::Events;
 use crate::record::{
     End, Facts, Header, Observed, Record, Recorder, Stage, StageKind, Summary, Target, When,
@@ -86,12 +86,18 @@ impl Session {
         }
     }
 
-    /// Gives `each` the kept records of these times, ns since the trace began, with that time.
-    pub fn records_of(&self, times: &HashSet<u64>, mut each: impl FnMut(u64, RawEvent<'_>)) {
-        let began = self.observation.armed_ns;
-        let wanted = |ns: u64| ns.checked_sub(began).is_some_and(|since| times.contains(&since));
+    /// Gives `each` the kept records of these times.
+    pub fn records_of(&self, times: &HashSet<Reading>, mut each: impl FnMut(RawEvent<'_>)) {
+        let nanoseconds: HashSet<u64> = times.iter().map(|reading| reading.ns).collect();
         for events in &self.kept.batches {
-            events.of_times(wanted, |raw| each(raw.time_ns - began, raw));
+            events.of_times(
+                |ns| nanoseconds.contains(&ns),
+                |raw| {
+                    if times.contains(&raw.reading()) {
+                        each(raw);
+                    }
+                },
+            );
         }
     }
 }

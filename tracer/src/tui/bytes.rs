@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Captured, Wanted};
 use crate::decode::RawEvent;
-use crate::model::{EventKind, Topology};
+use crate::model::{EventKind, Reading, Topology};
 use crate::report::PointReport;
 
 /// Takes raw events, and keeps the bytes of those that are wanted.
@@ -21,15 +21,15 @@ impl<'a> Collector<'a> {
         Self { topology, wanted, found: vec![None; wanted.sightings.len()] }
     }
 
-    /// Times of the events that are of interest, ns since everything was attached.
-    pub fn times(&self) -> HashSet<u64> {
+    /// When the events happened that are of interest.
+    pub fn times(&self) -> HashSet<Reading> {
         self.wanted.sightings.iter().map(|(time, _)| *time).collect()
     }
 
-    /// Looks at an event of that time.
-    pub fn see(&mut self, since_ns: u64, raw: &RawEvent<'_>) {
+    /// Looks at an event.
+    pub fn see(&mut self, raw: &RawEvent<'_>) {
         for ((time, point), found) in self.wanted.sightings.iter().zip(&mut self.found) {
-            if *time == since_ns && found.is_none() && is_at(self.topology, raw, point) {
+            if *time == raw.reading() && found.is_none() && is_at(self.topology, raw, point) {
                 *found = Some(raw.data.to_vec());
             }
         }

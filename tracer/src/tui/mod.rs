@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::export::Kind;
+use crate::model::Reading;
 use crate::report::{PointReport, Report};
 pub use bytes::Collector;
 pub use term::Screen;
@@ -67,8 +68,8 @@ pub struct Snapshot {
 pub struct Wanted {
     /// Its id.
     pub id: String,
-    /// Its hops in their order: when, ns since everything was attached, and where.
-    pub sightings: Vec<(u64, PointReport)>,
+    /// Its hops in their order: when and where.
+    pub sightings: Vec<(Reading, PointReport)>,
 }
 
 /// The captured bytes of a packet.

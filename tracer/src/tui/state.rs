@@ -135,8 +135,7 @@ impl State {
     pub fn open(&mut self) -> Option<Wanted> {
         let packets = self.packets();
         let packet = packets[self.position(&packets)?];
-        let sightings =
-            packet.hops.iter().map(|hop| (packet.start_ns + hop.time_ns, hop.point.clone()));
+        let sightings = packet.hops.iter().map(|hop| (hop.clock, hop.point.clone()));
         let wanted = Wanted { id: packet.id.clone(), sightings: sightings.collect() };
         // The one that is looked at stays when others come.
         self.selected = Some(wanted.id.clone());

@@ -16,6 +16,7 @@ use super::{Context, Tally};
 use crate::ebpf;
 use crate::process::{self, path_with_sbin, run_lines, run_step_into, target_dir};
 use crate::ui::{Progress, seconds};
+use crate::vm;
 
 /// A test program that says nothing for this long hangs.
 const SILENCE: Duration = Duration::from_secs(1200);
@@ -54,7 +55,9 @@ pub(super) fn privileged(context: &Context) -> Result<Tally> {
     if !is_root {
         println!("not root: tests that need it will be skipped");
     }
-    run_all(binaries.iter().filter(|b| b.is_integration), |command| {
+    // Those that need emulated machines have a phase of their own.
+    let here = binaries.iter().filter(|b| b.is_integration && b.name != vm::pair::TESTS);
+    run_all(here, |command| {
         context.leftovers.mark(command);
         command.args(["--test-threads", PRIVILEGED_AT_ONCE]);
         if is_root {
@@ -136,7 +139,11 @@ fn run_all<'a>(
     Ok(sum)
 }
 
-fn run(binary: &TestBinary, prepare: impl Fn(&mut Command)) -> Result<Tally> {
+/// Runs one, with what `prepare` adds to its command line and environment.
+///
+/// # Errors
+/// None: what fails is in the tally.
+pub fn run(binary: &TestBinary, prepare: impl Fn(&mut Command)) -> Result<Tally> {
     let mut command = Command::new(&binary.path);
     let directory = binary.manifest.parent().unwrap_or(process::workspace());
     // As `cargo test` does it.

@@ -14,8 +14,9 @@ use crate::machine::{Machine, is_executable};
 use crate::process::{self, output_of, target_dir};
 
 /// Programs that podtrace, the lab and the tests run, and a shell.
-const PROGRAMS: [&str; 33] = [
+const PROGRAMS: [&str; 35] = [
     "bash",
+    "bpftool",
     "bridge",
     "cat",
     "conntrack",
@@ -35,6 +36,7 @@ const PROGRAMS: [&str; 33] = [
     "iptables-nft",
     "iptables-nft-restore",
     "iptables-save",
+    "ln",
     "ls",
     "modprobe",
     "nft",
@@ -58,15 +60,15 @@ const CONFIGURATION: [&str; 2] = ["/etc/iproute2", "/usr/share/iproute2"];
 
 /// What the tests use of Python: prints the files of all that it loads.
 const PYTHON: &str = "
-import argparse, encodings.idna, gettext, http.server, json, os, runpy, select, socket, struct, sys
-import sysconfig, textwrap, threading, time
+import argparse, encodings.idna, gettext, glob, http.server, json, os, runpy, select, signal, socket, struct
+import subprocess, sys, sysconfig, textwrap, threading, time
 for module in list(sys.modules.values()):
     for name in (getattr(module, '__file__', None), getattr(module, '__cached__', None)):
         if name and os.path.exists(name):
             print(os.path.realpath(name))
 ";
 
-/// A program that was built here.
+/// What was made here: a program, or a directory of files.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// Where it is on this machine.
@@ -75,7 +77,8 @@ pub struct Built {
     pub place: PathBuf,
 }
 
-/// Writes the initramfs and returns its path and size in bytes.
+/// Writes the initramfs, with these programs and directories in it, and returns its path and size in
+/// bytes.
 ///
 /// # Errors
 /// When something that belongs into it is missing.
@@ -83,6 +86,7 @@ pub fn write(
     machine: &Machine,
     kernels: &[Kernel],
     built: &[Built],
+    directories: &[Built],
     plan: &Plan,
 ) -> Result<(PathBuf, u64)> {
     let directory = target_dir().join("vm");
@@ -131,6 +135,9 @@ pub fn write(
         output_of(strip.arg("--strip-all").arg("-o").arg(&small).arg(&built.file))?;
         tree.copy_as(&built.place, &small)?;
         objects.insert(built.file.clone());
+    }
+    for directory in directories {
+        tree.copy_below(&directory.place, &directory.file)?;
     }
     for library in libraries(&objects)? {
         tree.host(&library)?;

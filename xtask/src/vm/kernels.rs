@@ -15,9 +15,10 @@ const PACKAGES: [(&str, &str); 2] =
     [("6.1", "linux-image-cloud-amd64"), ("6.12", "linux-image-6.12-cloud-amd64")];
 
 /// Modules, or directories of them, below `kernel`, that a network of namespaces may ask for.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 21] = [
     "arch/x86/crypto",
     "crypto",
+    "drivers/char/virtio_console",
     "drivers/net/bonding",
     "drivers/net/dummy",
     "drivers/net/ifb",

@@ -4,7 +4,7 @@ mod cpio;
 pub mod guest;
 mod image;
 mod kernels;
-mod pair;
+pub mod pair;
 mod plan;
 mod qemu;
 
@@ -25,7 +25,7 @@ use crate::ui::seconds;
 use crate::{ebpf, setup};
 use image::Built;
 use plan::{Plan, Step};
-use qemu::Guest;
+use qemu::{Guest, Outcome};
 
 /// How long one test binary may take in a guest, seconds.
 const STEP_SECONDS: u64 = 600;
@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
     /// Two guests with different kernels and clocks, each one node of a cluster
-    #[arg(long, conflicts_with_all = ["kernels", "test"])]
+    #[arg(long, conflicts_with = "kernels")]
     pair: bool,
 }
 
@@ -80,83 +80,137 @@ pub fn phase(machine: &Machine, pair: bool) -> Result<Tally> {
     guests(machine, &Options { limit: LIMIT_SECONDS, cpus: 1, pair, ..Options::default() })
 }
 
-/// Builds, boots a guest for each kernel at the same time, and tells how they went.
+/// Builds, boots, and tells how it went.
 fn guests(machine: &Machine, options: &Options) -> Result<Tally> {
     let tests = tests()?;
-    let binary = target_dir().join("debug/podtrace");
-    let binary = binary.canonicalize().with_context(|| format!("find {}", binary.display()))?;
-    let limit = Duration::from_secs(options.limit);
-    // Tests find podtrace where it was when they were built.
-    let mut built = vec![Built { place: binary.clone(), file: binary.clone() }];
-    let (guests, plan) = if options.pair {
-        pair::guests(machine, &binary, options)?
+    let podtrace = target_dir().join("debug/podtrace");
+    let podtrace = podtrace.canonicalize().with_context(|| format!("find {}", podtrace.display()))?;
+    if options.pair {
+        pair(machine, options, &tests, &podtrace)
     } else {
-        let wanted: Vec<&str> = if options.kernels.is_empty() {
-            kernels::series().collect()
-        } else {
-            options.kernels.iter().map(String::as_str).collect()
-        };
-        let steps = steps(options, &tests)?;
-        let guests = wanted.into_iter().map(|series| {
-            let kernel = kernels::get(machine, series)?;
-            let role = series.to_owned();
-            let (devices, append) = (vec!["-nic".to_owned(), "none".to_owned()], String::new());
-            Ok(Guest { kernel, role, devices, append, cpus: options.cpus })
-        });
-        let guests = guests.collect::<Result<Vec<_>>>()?;
-        let roles = guests.iter().map(|guest| (guest.role.clone(), steps.clone())).collect();
-        (guests, Plan { roles })
+        matrix(machine, options, &tests, podtrace)
+    }
+}
+
+/// A guest for each kernel, at the same time, and tests in each.
+fn matrix(
+    machine: &Machine,
+    options: &Options,
+    tests: &[TestBinary],
+    podtrace: PathBuf,
+) -> Result<Tally> {
+    let wanted: Vec<&str> = if options.kernels.is_empty() {
+        kernels::series().collect()
+    } else {
+        options.kernels.iter().map(String::as_str).collect()
     };
-    let runs =
-        |test: &TestBinary| plan.roles.values().flatten().any(|step| step.program == place(test));
-    let needed = tests.iter().filter(|test| runs(test));
+    let steps = steps(options, tests)?;
+    let guests = wanted.into_iter().map(|series| {
+        let kernel = kernels::get(machine, series)?;
+        let role = series.to_owned();
+        let (devices, append) = (vec!["-nic".to_owned(), "none".to_owned()], String::new());
+        Ok(Guest { kernel, role, devices, append, cpus: options.cpus })
+    });
+    let guests = guests.collect::<Result<Vec<_>>>()?;
+    let roles = guests.iter().map(|guest| (guest.role.clone(), steps.clone())).collect();
+    let plan = Plan { roles };
+    // Tests find podtrace where it was when they were built.
+    let mut built = vec![Built { place: podtrace.clone(), file: podtrace }];
+    let needed = tests.iter().filter(|test| steps.iter().any(|step| step.program == place(test)));
     built.extend(needed.map(|test| Built { file: test.path.clone(), place: place(test) }));
-    let kernels: Vec<_> = guests.iter().map(|guest| guest.kernel.clone()).collect();
-    let (initramfs, size) = image::write(machine, &kernels, &built, &plan)?;
-    println!("initramfs of {} MB, {} guests", size / 1_000_000, guests.len());
-    let first_done = AtomicBool::new(false);
+    let initramfs = image(machine, &guests, &built, &[], &plan)?;
+    let limit = Duration::from_secs(options.limit);
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let (initramfs, first_done) = (&initramfs, &first_done);
-        let running: Vec<_> = guests
-            .iter()
-            .enumerate()
-            .map(|(number, guest)| {
-                scope.spawn(move || {
-                    // The second of a pair is there for the first.
-                    let over = || options.pair && number > 0 && first_done.load(Relaxed);
-                    let outcome = qemu::run(guest, initramfs, limit, over);
-                    first_done.fetch_or(number == 0, Relaxed);
-                    outcome
-                })
-            })
-            .collect();
+        let initramfs = &initramfs;
+        let run = |guest| scope.spawn(move || qemu::run(guest, initramfs, limit, || false));
+        let running: Vec<_> = guests.iter().map(run).collect();
         running.into_iter().map(|guest| guest.join()).collect()
     });
-    if options.pair {
-        pair::remove_wire();
-    }
     let mut sum = Tally::default();
-    for (kernel, outcome) in kernels.iter().zip(outcomes) {
-        let Ok(outcome) = outcome else { bail!("following {} panicked", kernel.release) };
-        let mut outcome = outcome.with_context(|| format!("Linux {}", kernel.release))?;
-        if outcome.passed == 0 && !outcome.dismissed {
+    for (guest, outcome) in guests.iter().zip(outcomes) {
+        let Ok(outcome) = outcome else { bail!("following {} panicked", guest.kernel.release) };
+        let mut outcome = outcome.with_context(|| format!("Linux {}", guest.kernel.release))?;
+        if outcome.passed == 0 {
             outcome.problems.push("no test passed".to_owned());
         }
-        let failed = outcome.failed.len() + outcome.problems.len();
-        println!(
-            "Linux {}: {} passed, {failed} failed; up after {}, all done after {}",
-            kernel.release,
-            outcome.passed,
-            seconds(outcome.boot),
-            seconds(outcome.time),
-        );
-        let what = outcome.failed.iter().map(|test| format!("{test} failed"));
-        for what in what.chain(outcome.problems.iter().cloned()) {
-            println!("    {what}");
-        }
-        sum += Tally { passed: outcome.passed as u64, failed: failed as u64, skipped: 0 };
+        sum += told(guest, &outcome);
     }
     Ok(sum)
+}
+
+/// Two guests as two nodes, and tests out here, or a command on the first.
+fn pair(
+    machine: &Machine,
+    options: &Options,
+    tests: &[TestBinary],
+    podtrace: &Path,
+) -> Result<Tally> {
+    let pair = pair::Pair::new(machine, podtrace, options)?;
+    let built = [Built { place: podtrace.to_owned(), file: podtrace.to_owned() }];
+    let initramfs = image(machine, &pair.guests, &built, &pair.directories, &pair.plan)?;
+    let binary = tests.iter().find(|test| test.name == pair::TESTS);
+    let binary = binary.with_context(|| format!("podtrace has no test binary {}", pair::TESTS))?;
+    let limit = Duration::from_secs(options.limit);
+    let over = AtomicBool::new(false);
+    let (outcomes, tally) = thread::scope(|scope| {
+        let (initramfs, over) = (&initramfs, &over);
+        let run = |(number, guest)| {
+            scope.spawn(move || {
+                let outcome = qemu::run(guest, initramfs, limit, || over.load(Relaxed));
+                // Of a command the first machine tells the end; neither is of use without the other.
+                over.fetch_or(options.run.is_some() && number == 0 || outcome.is_err(), Relaxed);
+                outcome
+            })
+        };
+        let running: Vec<_> = pair.guests.iter().enumerate().map(run).collect();
+        let tally = if options.run.is_some() {
+            Ok(Tally::default())
+        } else {
+            let tally = binaries::run(binary, |command| {
+                pair.prepare(command);
+                command.args(&options.test);
+            });
+            over.store(true, Relaxed);
+            tally
+        };
+        (running.into_iter().map(|guest| guest.join()).collect::<Vec<_>>(), tally)
+    });
+    let mut sum = tally?;
+    for (guest, outcome) in pair.guests.iter().zip(outcomes) {
+        let Ok(outcome) = outcome else { bail!("following {} panicked", guest.kernel.release) };
+        sum += told(guest, &outcome.with_context(|| format!("Linux {}", guest.kernel.release))?);
+    }
+    Ok(sum)
+}
+
+fn image(
+    machine: &Machine,
+    guests: &[Guest],
+    built: &[Built],
+    directories: &[Built],
+    plan: &Plan,
+) -> Result<PathBuf> {
+    let kernels: Vec<_> = guests.iter().map(|guest| guest.kernel.clone()).collect();
+    let (initramfs, size) = image::write(machine, &kernels, built, directories, plan)?;
+    println!("initramfs of {} MB, {} guests", size / 1_000_000, guests.len());
+    Ok(initramfs)
+}
+
+/// Says how a guest went, and counts.
+fn told(guest: &Guest, outcome: &Outcome) -> Tally {
+    let failed = outcome.failed.len() + outcome.problems.len();
+    println!(
+        "Linux {}: {} passed, {failed} failed; up after {}, all done after {}",
+        guest.kernel.release,
+        outcome.passed,
+        seconds(outcome.boot),
+        seconds(outcome.time),
+    );
+    let what = outcome.failed.iter().map(|test| format!("{test} failed"));
+    for what in what.chain(outcome.problems.iter().cloned()) {
+        println!("    {what}");
+    }
+    Tally { passed: outcome.passed as u64, failed: failed as u64, skipped: 0 }
 }
 
 /// podtrace's integration tests.

@@ -1,86 +1,149 @@
-//! `cargo xtask vm --pair`: two guests, each a node of its own with its pods, joined by a wire that
-//! is a pair of sockets. Kernels differ, and so do the clocks: by minutes, and in speed.
+//! `cargo xtask vm --pair`: two guests, each a node of its own with its pods. Kernels differ, and so do
+//! the clocks: by minutes, and in speed. The tests run here, outside, ask the guests for commands
+//! through a port of each, and are the wire between their network cards.
 
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Options;
+use super::image::Built;
 use super::kernels;
 use super::plan::{DRIFT, Plan, Step};
 use super::qemu::Guest;
 use crate::machine::Machine;
+use crate::process::{output_of, run_step, target_dir};
 
-/// Node, kernel, time at which its clock starts, and how much too fast that runs, in millionths.
-const NODES: [(&str, &str, &str, i32); 2] =
-    [("A", "6.1", "2026-01-01T12:00:00", -40), ("B", "6.12", "2026-01-01T12:07:00", 160)];
+/// The tests that need a pair, a file of podtrace's `tests`.
+pub const TESTS: &str = "pair";
+/// Tells them where the sockets are: `A.control`, `A.nic` and `A.wire`, and the same of B.
+pub const VARIABLE: &str = "PODTRACE_PAIR";
+
+/// Node, kernel, its address on the wire, how much later than here it is there, and how much too fast
+/// its clock runs, in millionths.
+const NODES: [(&str, &str, &str, &str, i32); 2] = [
+    ("A", "6.1", "192.168.10.11", "0 minutes", -40),
+    ("B", "6.12", "192.168.10.12", "7 minutes", 160),
+];
 
 /// Becomes a node: the network card gets the name that the lab's physical interfaces have.
 const NODE: &str = "set -e
-for module in virtio_pci virtio_net; do modprobe $module; done
+for module in virtio_pci virtio_net virtio_console; do modprobe $module; done
 ip link set eth0 name ens33
-PODTRACE lab node --node ROLE";
+ln -s PODTRACE /usr/bin/podtrace
+podtrace lab node --node ROLE";
 
-/// The other machine may still be on its way.
-const REACH: &str = "for try in {1..120}; do
-    ip netns exec podtrace-A-a ping -c1 -W1 ADDRESS >/dev/null 2>&1 && exit
-    sleep 0.5
-done
-ip netns exec podtrace-A-a ping -c1 -W1 ADDRESS
-ip -s link; ip neigh; bridge fdb show dev flannel.1
-exit 1";
+/// Runs what the tests ask for.
+const CONTROL: &str = include_str!("control.py");
 
-/// An end of the wire. Not below the workspace: a socket's path has at most 108 bytes.
-fn socket(number: usize) -> PathBuf {
-    std::env::temp_dir().join(format!("podtrace-{}-{number}", std::process::id()))
+/// Where the guests have the certificates of `podtrace agent init`.
+const CERTIFICATES: &str = "/etc/podtrace/pki";
+
+/// A pair that can be started.
+#[derive(Debug)]
+pub struct Pair {
+    /// The two machines.
+    pub guests: Vec<Guest>,
+    /// What they do.
+    pub plan: Plan,
+    /// What they have beside the programs.
+    pub directories: Vec<Built>,
+    sockets: PathBuf,
 }
 
-/// Removes what the emulators have left.
-pub fn remove_wire() {
-    for number in 0..NODES.len() {
-        // It may not have come that far.
-        let _ = std::fs::remove_file(socket(number));
+impl Pair {
+    /// Prepares two machines with this podtrace.
+    ///
+    /// # Errors
+    /// When a kernel cannot be fetched, or no certificates can be made.
+    pub fn new(machine: &Machine, podtrace: &Path, options: &Options) -> Result<Self> {
+        // Not below the workspace: a socket's path has at most 108 bytes.
+        let sockets = std::env::temp_dir().join(format!("podtrace-{}", std::process::id()));
+        let made = fs::DirBuilder::new().mode(0o700).create(&sockets);
+        made.with_context(|| format!("make {}", sockets.display()))?;
+        let mut pair = Self {
+            guests: Vec::new(),
+            plan: Plan::default(),
+            directories: vec![certificates(podtrace)?],
+            sockets,
+        };
+        for (number, (role, series, _, later, drift)) in NODES.into_iter().enumerate() {
+            let path = |end: &str| pair.sockets.join(end).display().to_string();
+            // A command has nobody who would be the wire.
+            let far = match &options.run {
+                Some(_) => format!("{}.nic", NODES[1 - number].0),
+                None => format!("{role}.wire"),
+            };
+            let (near, far, control) =
+                (path(&format!("{role}.nic")), path(&far), path(&format!("{role}.control")));
+            let devices = [
+                "-netdev".to_owned(),
+                format!(
+                    "dgram,id=wire,local.type=unix,local.path={near},remote.type=unix,remote.path={far}"
+                ),
+                "-device".to_owned(),
+                format!("virtio-net-pci,netdev=wire,mac=02:77:00:00:00:0{},romfile=", number + 1),
+                "-chardev".to_owned(),
+                format!("socket,id=control,path={control},server=on,wait=off"),
+                "-device".to_owned(),
+                "virtio-serial-pci".to_owned(),
+                "-device".to_owned(),
+                "virtserialport,chardev=control".to_owned(),
+                "-rtc".to_owned(),
+                format!("base={}", time(later)?),
+            ];
+            pair.guests.push(Guest {
+                kernel: kernels::get(machine, series)?,
+                role: role.to_owned(),
+                devices: devices.to_vec(),
+                append: format!("{DRIFT}{drift}"),
+                cpus: options.cpus,
+            });
+            let script = NODE.replace("ROLE", role).replace("PODTRACE", &podtrace.to_string_lossy());
+            let mut steps = vec![Step::script("this_machine_becomes_a_node", &script, 120)];
+            steps.push(match &options.run {
+                // Until it is switched off, with the first.
+                Some(_) if number > 0 => Step::script("serve", "sleep infinity", options.limit),
+                Some(command) => Step::script(command, command, options.limit),
+                None => Step::python("serve", CONTROL, options.limit),
+            });
+            pair.plan.roles.insert(role.to_owned(), steps);
+        }
+        Ok(pair)
+    }
+
+    /// What the tests need to know.
+    pub fn prepare(&self, tests: &mut Command) {
+        // They share the machines.
+        tests.env(VARIABLE, &self.sockets).args(["--test-threads", "1"]);
     }
 }
 
-/// The guests, the one that decides when it is over first, and what they do.
-///
-/// # Errors
-/// When a kernel cannot be fetched.
-pub fn guests(machine: &Machine, podtrace: &Path, options: &Options) -> Result<(Vec<Guest>, Plan)> {
-    let mut guests = Vec::new();
-    let mut plan = Plan::default();
-    for (number, (role, series, start, drift)) in NODES.into_iter().enumerate() {
-        let wire = format!(
-            "dgram,id=wire,local.type=unix,local.path={},remote.type=unix,remote.path={}",
-            socket(number).display(),
-            socket(1 - number).display(),
-        );
-        let card =
-            format!("virtio-net-pci,netdev=wire,mac=02:77:00:00:00:0{},romfile=", number + 1);
-        let devices = ["-netdev", &wire, "-device", &card, "-rtc", &format!("base={start}")];
-        guests.push(Guest {
-            kernel: kernels::get(machine, series)?,
-            role: role.to_owned(),
-            devices: devices.map(str::to_owned).to_vec(),
-            append: format!("{DRIFT}{drift}"),
-            cpus: options.cpus,
-        });
-        let script = NODE.replace("ROLE", role).replace("PODTRACE", &podtrace.to_string_lossy());
-        let mut steps = vec![Step::script("this_machine_becomes_a_node", &script, 120)];
-        steps.extend(if number > 0 {
-            // Until it is switched off, with the first.
-            vec![Step::script("serve", "sleep infinity", options.limit)]
-        } else if let Some(command) = &options.run {
-            vec![Step::script(command, command, options.limit)]
-        } else {
-            let reach = |name, address| Step::script(name, &REACH.replace("ADDRESS", address), 180);
-            vec![
-                reach("pods_of_two_machines_reach_each_other", "10.10.1.2"),
-                reach("pods_of_two_machines_reach_each_other_over_ipv6", "fd00:10:10:1::2"),
-            ]
-        });
-        plan.roles.insert(role.to_owned(), steps);
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // Nothing is lost with what remains, and nobody to be told.
+        let _ = fs::remove_dir_all(&self.sockets);
     }
-    Ok((guests, plan))
+}
+
+/// The time here and so much later, as the emulator wants it.
+fn time(later: &str) -> Result<String> {
+    let output = output_of(Command::new("date").args(["-u", "-d", later, "+%FT%T"]))?;
+    Ok(String::from_utf8(output).context("the time")?.trim().to_owned())
+}
+
+/// Makes certificates for both nodes.
+fn certificates(podtrace: &Path) -> Result<Built> {
+    let file = target_dir().join("vm/pki");
+    if file.exists() {
+        fs::remove_dir_all(&file).with_context(|| format!("remove {}", file.display()))?;
+    }
+    let mut command = Command::new(podtrace);
+    command.args(["agent", "init", "--dir"]).arg(&file);
+    command.args(NODES.map(|(role, _, address, ..)| format!("{role}={address}")));
+    run_step("make certificates for the nodes", &mut command)?;
+    Ok(Built { file, place: CERTIFICATES.into() })
 }

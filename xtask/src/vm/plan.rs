@@ -49,6 +49,12 @@ impl Step {
             seconds,
         }
     }
+
+    /// A script in Python.
+    pub fn python(name: &str, script: &str, seconds: u64) -> Self {
+        let program = "/usr/bin/python3".into();
+        Self { program, ..Self::script(name, script, seconds) }
+    }
 }
 
 /// The tests of podtrace's privileged suite that run in every guest, by binary: a selection, since

@@ -125,6 +125,11 @@ pub mod part {
         Canvas::new(options).clean(text)
     }
 
+    /// How exact a time is: `±12.0 µs`, `±?`; nothing where one clock told it.
+    pub fn within(error_ns: Option<u64>, options: &TextOptions) -> Option<String> {
+        super::units::within(error_ns, Canvas::new(options).glyphs())
+    }
+
     /// A duration with three significant digits, such that all characters can be shown.
     pub fn duration(ns: u64, options: &TextOptions) -> String {
         super::units::duration(ns, Canvas::new(options).glyphs())

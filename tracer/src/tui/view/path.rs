@@ -154,7 +154,7 @@ impl Drawing<'_> {
             let wire = hop.point.role == Role::Wire;
             if roomy && node != Some(&hop.point.node) && !wire {
                 if node.is_some() {
-                    lines.push(self.between(width));
+                    lines.push(self.between(node, &hop.point.node, width));
                 } else {
                     lines.push(Line::from(look.span(
                         Tone::Node,
@@ -196,8 +196,8 @@ impl Drawing<'_> {
         ])
     }
 
-    /// What is between two nodes.
-    fn between(&self, width: usize) -> Line<'static> {
+    /// What is between two nodes, and how exact times are across.
+    fn between(&self, from: Option<&String>, to: &str, width: usize) -> Line<'static> {
         let look = self.state.look;
         let glyphs = look.glyphs();
         let (report, direction) = (&self.snapshot.report, self.way.direction);
@@ -215,8 +215,15 @@ impl Drawing<'_> {
             }
             None => (glyphs.rule, " between the nodes ".to_owned()),
         };
-        let text = look.clean(&text);
-        let rest = width.min(78).saturating_sub(4 + text.len());
+        let error = |node: &str| {
+            let clock = report.clock.iter().find(|clock| clock.node == node);
+            clock.map_or(Some(0), |clock| clock.error_ns)
+        };
+        let both = from.map_or(Some(0), |from| error(from)).zip(error(to));
+        let bound = part::within(both.map(|(a, b)| a.saturating_add(b)), &look.text(80));
+        let clocks = bound.map_or_else(String::new, |bound| format!(" clocks {bound} "));
+        let text = look.clean(&format!("{text}{clocks}"));
+        let rest = width.min(78).saturating_sub(4 + text.chars().count());
         Line::from(vec![
             look.span(Tone::Node, line.repeat(4)),
             look.span(Tone::Strong, text),

@@ -1,0 +1,81 @@
+//! Agent, collector or link gone in the middle of a trace.
+
+use tracer::model::Outcome;
+use tracer::report::{Report, Status};
+
+use crate::guest::Guest;
+use crate::{AGENTS, Pair, pair, parsed};
+
+/// Succeeds when programs of podtrace are loaded.
+const LOADED: &str = "bpftool prog show | grep -q sched_cls";
+
+/// A collector on A that goes on until it is told to stop, and watches already.
+fn collector(pair: &Pair, more: &str) {
+    pair.a.ok(&format!(
+        "podtrace --src A.a --dst B.b --inventory {AGENTS} --format json {more} \
+         >/run/report.json 2>/run/errors & echo $! >/run/collector.pid
+         until grep -q watching /run/errors; do kill -0 $! || {{ cat /run/errors; exit 1; }}; done"
+    ));
+    pair.b.ok(LOADED);
+}
+
+/// What it says in the end.
+fn end(pair: &Pair) -> Report {
+    parsed(&pair.a.run(
+        "pid=$(cat /run/collector.pid); kill -INT $pid
+         while kill -0 $pid 2>/dev/null; do sleep 0.1; done
+         cat /run/report.json; cat /run/errors >&2",
+    ))
+}
+
+#[track_caller]
+fn assert_detached(guest: &Guest) {
+    guest.until(&format!("! {LOADED}"));
+}
+
+/// What is said of a node of which nobody hears any more.
+#[track_caller]
+fn assert_unreachable(report: &Report) {
+    let told = report.notes.iter().any(|note| note.contains("B unreachable since"));
+    assert!(told, "{:#?}", report.notes);
+    // Where nobody looks, absence proves nothing.
+    assert_ne!(report.verdict.status, Status::Lost, "{:#?}", report.verdict);
+    assert!(report.journeys.iter().all(|journey| journey.outcome != Outcome::Lost));
+}
+
+#[test]
+fn an_agent_that_is_killed_leaves_what_the_rest_can_prove() {
+    let Some(pair) = pair() else { return };
+    collector(&pair, "--probe -c 1000");
+    pair.b.ok("kill -9 $(cat /run/agent.pid)");
+    assert_detached(&pair.b);
+    pair.a.until("grep -q 'B.*unreachable' /run/errors");
+    let report = end(&pair);
+    pair.agent(&pair.b, "B");
+    assert_unreachable(&report);
+    assert_detached(&pair.a);
+}
+
+#[test]
+fn a_collector_that_is_killed_leaves_nothing_on_either_machine() {
+    let Some(pair) = pair() else { return };
+    collector(&pair, "--duration 10m");
+    pair.a.ok("kill -9 $(cat /run/collector.pid)");
+    assert_detached(&pair.b);
+    assert_detached(&pair.a);
+}
+
+#[test]
+fn a_link_that_is_cut_is_noticed_at_both_ends() {
+    let Some(pair) = pair() else { return };
+    collector(&pair, "--probe -c 1000");
+    let fault = pair.wire.broken(|_, _| true);
+    assert_detached(&pair.b);
+    pair.a.until("grep -q 'B.*unreachable' /run/errors");
+    let report = end(&pair);
+    drop(fault);
+    assert_unreachable(&report);
+    assert_detached(&pair.a);
+    // Neighbours are resolved anew.
+    pair.a.until("ip netns exec podtrace-A-a ping -c1 -W1 10.10.1.2");
+}
