@@ -107,11 +107,7 @@ fn kept_bytes(session: &Session, wanted: &Wanted) -> Captured {
 }
 
 /// The bytes of a packet of a recording.
-fn recorded_bytes(
-    recording: &Recording,
-    topology: &Topology,
-    wanted: &Wanted,
-) -> Result<Captured> {
+fn recorded_bytes(recording: &Recording, topology: &Topology, wanted: &Wanted) -> Result<Captured> {
     let mut collector = Collector::new(topology, wanted);
     let times = collector.times();
     record::scan(&mut recording.reader()?, |raw| -> Result<()> {

@@ -189,6 +189,11 @@ impl Unpacker {
         Self { names: LazyLock::new(names), slots }
     }
 
+    /// Gets the names now: takes long, and the first drop event waits for it.
+    pub fn get_names(&self) {
+        LazyLock::force(&self.names);
+    }
+
     /// Reads everything but the packet; `None` for a record that is not one.
     pub fn unpack<'a>(&self, record: &'a [u8]) -> Option<RawEvent<'a>> {
         let (header, rest) = HopHeader::read_from_prefix(record).ok()?;

@@ -128,7 +128,20 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
         }
         return (verdict, Vec::new());
     }
+    let answered = case.observation.probe.as_ref().map_or(0, |probe| probe.answered);
     let mut verdicts = Failures::of(case, direction, counts).verdicts();
+    if counts.delivered == 0
+        && answered > 0
+        && verdicts.first().is_none_or(|verdict| verdict.status == Status::Lost)
+    {
+        // Answers prove that packets arrived: not all that happened was seen.
+        let answers = if answered == 1 { "answer" } else { "answers" };
+        let text = format!(
+            "No packet from {from} was seen at {to}, and yet the probe got {answered} {answers}: the \
+             observation is incomplete, or the packets took another way."
+        );
+        return (unsure(direction, text), verdicts);
+    }
     if verdicts.is_empty() {
         // Only when no failed journey was kept.
         let failed = of_packets(counts.failed, counts.ended());

@@ -242,7 +242,8 @@ fn the_validator_finds_what_is_wrong() {
 fn reports_come_back_whole_and_in_the_order_of_the_schema() {
     for (name, report) in fixtures::all() {
         let text = json::render(&report);
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report, "{name}");
+        let back: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(json::render(&back), text, "{name}");
         let value: Value = serde_json::from_str(&text).unwrap();
         let schema: Value = serde_json::from_str(SCHEMA).unwrap();
         assert!(value.as_object().unwrap().keys().eq(schema["required"].as_array().unwrap()));

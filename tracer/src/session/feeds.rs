@@ -22,8 +22,10 @@ const LOOK: Duration = Duration::from_millis(10);
 /// what they have to drop.
 const WAITING: usize = 256 << 20;
 
-/// How long is waited for what a node has seen by now.
+/// How long is waited for what a node has seen by now, after its last word that brought it further,
+/// and altogether.
 const SYNC: Duration = Duration::from_secs(3);
+const SYNC_AT_MOST: Duration = Duration::from_secs(15);
 
 /// How often the clock of another machine is read before the first packet, and how often later.
 const CLOCK_FIRST: usize = 8;
@@ -54,6 +56,19 @@ pub(super) struct Source {
     pub over: bool,
     disabled: Vec<String>,
     vanished: Vec<String>,
+}
+
+impl Source {
+    /// It is over, for this reason.
+    fn ends(&mut self, why: String) {
+        self.over = true;
+        self.gone = Some(Gone { since_ns: self.until_ns.max(self.armed_ns), why });
+    }
+
+    /// It has not told in time what it saw.
+    fn falls_silent(&mut self) {
+        self.ends("it has not told in time what it saw".to_owned());
+    }
 }
 
 /// What came.
@@ -237,10 +252,9 @@ impl Feeds {
             Message::Clock(trip) => Arrival::Clock(trip),
             Message::Gone(at, error) => {
                 let source = &mut self.sources[at];
-                source.over = true;
                 let why = error.to_string();
                 let word = format!("node {} is unreachable: {why}", source.node);
-                source.gone = Some(Gone { since_ns: source.until_ns.max(source.armed_ns), why });
+                source.ends(why);
                 Arrival::Word(Some(word))
             }
             Message::Chunk(at, chunk) => {
@@ -252,13 +266,11 @@ impl Feeds {
                 source.loss = chunk.loss;
                 source.vanished = chunk.vanished;
                 let word = chunk.end.map(|end| {
-                    source.over = true;
                     let why = match end {
                         End::Duration(most) => format!("its limit of {most:?} is reached"),
                         End::Other(why) => why,
                     };
-                    let since_ns = source.until_ns.max(source.armed_ns);
-                    source.gone = Some(Gone { since_ns, why: why.clone() });
+                    source.ends(why.clone());
                     format!("node {} observes no more: {why}", source.node)
                 });
                 if chunk.events.is_empty() {
@@ -271,7 +283,8 @@ impl Feeds {
     }
 
     /// Takes until everything that has happened by now is there: what comes goes to `each`. A node
-    /// that does not tell is waited for only so long.
+    /// that does not tell is waited for only so long, and counts as gone then: what it has not told
+    /// proves nothing.
     pub fn sync(&mut self, mut each: impl FnMut(Arrival)) {
         let now = |source: &Source| match source.site.is_remote() {
             false => Some(monotonic_ns()),
@@ -280,17 +293,26 @@ impl Feeds {
         self.looks.fetch_add(1, SeqCst);
         let due: Vec<Option<u64>> =
             self.sources.iter().map(|s| if s.over { None } else { now(s) }).collect();
-        let deadline = Instant::now() + SYNC;
-        loop {
-            let there = |(s, due): (&Source, &Option<u64>)| {
-                s.over || due.is_none_or(|due| s.until_ns >= due)
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.sources.iter().zip(&due).all(there) || left.is_zero() {
+        let begun = Instant::now();
+        let mut last_word = begun;
+        let behind =
+            |s: &Source, due: Option<u64>| !s.over && due.is_some_and(|due| s.until_ns < due);
+        let reached = |sources: &[Source]| sources.iter().map(|s| s.until_ns).sum::<u64>();
+        while self.sources.iter().zip(&due).any(|(s, due)| behind(s, *due)) {
+            if last_word.elapsed() > SYNC || begun.elapsed() > SYNC_AT_MOST {
+                for (source, due) in self.sources.iter_mut().zip(&due) {
+                    if behind(source, *due) {
+                        source.falls_silent();
+                    }
+                }
                 break;
             }
-            if let Some(arrival) = self.next(left.min(LOOK)) {
+            let before = reached(&self.sources);
+            if let Some(arrival) = self.next(LOOK) {
                 each(arrival);
+            }
+            if reached(&self.sources) > before {
+                last_word = Instant::now();
             }
         }
     }

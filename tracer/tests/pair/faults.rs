@@ -48,15 +48,6 @@ fn assert_mended(pair: &Pair) {
 #[test]
 fn a_packet_filter_on_the_far_machine_is_found() {
     let Some(pair) = pair() else { return };
-    let rule = "FORWARD -d 10.10.1.2 -j DROP";
-    let broken =
-        Broken::by(&pair.b, &format!("iptables -I {rule}"), &format!("iptables -D {rule}"));
-    let report = pair.probe(AGENTS, "");
-    drop(broken);
-    assert_cause(&report, Some("B"), "netfilter.drop");
-    assert_eq!(report.verdict.confidence, Confidence::Proven);
-    assert!(report.verdict.rule.as_ref().is_some_and(|r| r.contains("10.10.1.2")));
-
     let rule = "INPUT -p udp --dport 8472 -j DROP";
     let broken =
         Broken::by(&pair.b, &format!("iptables -I {rule}"), &format!("iptables -D {rule}"));
@@ -69,7 +60,8 @@ fn a_packet_filter_on_the_far_machine_is_found() {
         "{:#?}",
         report.verdict
     );
-    assert_mended(&pair);
+    assert_eq!(report.verdict.confidence, Confidence::Proven);
+    assert!(report.verdict.rule.as_ref().is_some_and(|rule| rule.contains("8472")));
 }
 
 #[test]
@@ -89,7 +81,6 @@ fn a_missing_tunnel_entry_on_the_near_machine_is_found() {
     // The near kernel is 6.1.
     let reason = report.verdict.kernel_reason.as_ref().expect("a reason");
     assert_eq!(reason.name, "NOT_SPECIFIED");
-    assert_mended(&pair);
 }
 
 #[test]

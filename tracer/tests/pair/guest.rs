@@ -130,6 +130,17 @@ impl Guest {
         }
     }
 
+    /// The content of a file.
+    pub fn read(&self, path: &str) -> Vec<u8> {
+        let digits = self.ok(&format!("python3 -c 'print(open(\"{path}\", \"rb\").read().hex())'"));
+        let pairs = digits.trim().as_bytes().chunks_exact(2);
+        let byte = |pair: &[u8]| {
+            let pair = std::str::from_utf8(pair).expect("UTF-8");
+            u8::from_str_radix(pair, 16).expect("hexadecimal digits")
+        };
+        pairs.map(byte).collect()
+    }
+
     /// CLOCK_MONOTONIC there, ns, with the times here before and after.
     pub fn clock(&self) -> (i64, [Instant; 2]) {
         let readings = (0..20).map(|_| {

@@ -14,7 +14,7 @@ use crate::machine::{Machine, is_executable};
 use crate::process::{self, output_of, target_dir};
 
 /// Programs that podtrace, the lab and the tests run, and a shell.
-const PROGRAMS: [&str; 35] = [
+const PROGRAMS: [&str; 36] = [
     "bash",
     "bpftool",
     "bridge",
@@ -30,6 +30,7 @@ const PROGRAMS: [&str; 35] = [
     "ip6tables-legacy-restore",
     "ip6tables-nft",
     "ip6tables-nft-restore",
+    "ip6tables-save",
     "iptables",
     "iptables-legacy",
     "iptables-legacy-restore",

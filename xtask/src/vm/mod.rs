@@ -84,7 +84,8 @@ pub fn phase(machine: &Machine, pair: bool) -> Result<Tally> {
 fn guests(machine: &Machine, options: &Options) -> Result<Tally> {
     let tests = tests()?;
     let podtrace = target_dir().join("debug/podtrace");
-    let podtrace = podtrace.canonicalize().with_context(|| format!("find {}", podtrace.display()))?;
+    let podtrace =
+        podtrace.canonicalize().with_context(|| format!("find {}", podtrace.display()))?;
     if options.pair {
         pair(machine, options, &tests, &podtrace)
     } else {

@@ -102,7 +102,8 @@ impl Pair {
                 append: format!("{DRIFT}{drift}"),
                 cpus: options.cpus,
             });
-            let script = NODE.replace("ROLE", role).replace("PODTRACE", &podtrace.to_string_lossy());
+            let script =
+                NODE.replace("ROLE", role).replace("PODTRACE", &podtrace.to_string_lossy());
             let mut steps = vec![Step::script("this_machine_becomes_a_node", &script, 120)];
             steps.push(match &options.run {
                 // Until it is switched off, with the first.
