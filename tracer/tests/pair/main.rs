@@ -121,17 +121,20 @@ impl Pair {
         parsed(&self.podtrace(inventory, &format!("--probe --format json {args}")))
     }
 
-    /// Starts podtrace on A, waits until it watches, runs a script there, interrupts it. The report.
+    /// Starts podtrace on A, waits until it watches, runs a script there, which must succeed, and
+    /// interrupts it. The report.
     #[track_caller]
     pub fn watch(&self, args: &str, script: &str) -> Report {
-        parsed(&self.a.run(&format!(
-            "podtrace --src A.a --dst B.b --inventory {AGENTS} --format json {args} \
+        let answer = self.a.run(&format!(
+            "podtrace --src A.a --dst B.b --inventory {COLLECTOR_IS_A} --format json {args} \
              >/run/report.json 2>/run/errors &
              until grep -q watching /run/errors; do kill -0 $! || {{ cat /run/errors; exit 1; }}; done
              {script}
              status=$?
              kill -INT $!; wait $!; cat /run/report.json; cat /run/errors >&2; exit $status"
-        )))
+        ));
+        assert_eq!(answer.status, Some(0), "{script}: {answer:?}");
+        parsed(&answer)
     }
 }
 
