@@ -130,11 +130,12 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
     }
     let answered = case.observation.probe.as_ref().map_or(0, |probe| probe.answered);
     let mut verdicts = Failures::of(case, direction, counts).verdicts();
-    if counts.delivered == 0
-        && answered > 0
-        && verdicts.first().is_none_or(|verdict| verdict.status == Status::Lost)
-    {
-        // Answers prove that packets arrived: not all that happened was seen.
+    let unexplained = |verdict: &Verdict| {
+        verdict.status == Status::Lost && (verdict.cause.is_none() || verdict.is_on_wire())
+    };
+    if counts.delivered == 0 && answered > 0 && verdicts.first().is_none_or(unexplained) {
+        // Answers prove that packets arrived: not all that happened was seen. (A cause may know who
+        // else answers.)
         let answers = if answered == 1 { "answer" } else { "answers" };
         let text = format!(
             "No packet from {from} was seen at {to}, and yet the probe got {answered} {answers}: the \

@@ -46,9 +46,8 @@ impl LocalFeed {
         let names = capture.take_names().unwrap_or_else(|| Box::new(Default::default));
         let unpacker = Arc::new(Unpacker::new(capture.slots().to_vec(), names));
         if serving {
-            // Here the events that follow would wait for the names that one needs.
-            let unpacker = Arc::clone(&unpacker);
-            std::thread::spawn(move || unpacker.get_names());
+            // Here the events behind a drop would wait for the names that it needs.
+            unpacker.get_names();
         }
         let started = Started {
             armed_ns: monotonic_ns(),
