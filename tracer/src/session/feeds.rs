@@ -64,11 +64,6 @@ impl Source {
         self.over = true;
         self.gone = Some(Gone { since_ns: self.until_ns.max(self.armed_ns), why });
     }
-
-    /// It has not told in time what it saw.
-    fn falls_silent(&mut self) {
-        self.ends("it has not told in time what it saw".to_owned());
-    }
 }
 
 /// What came.
@@ -302,7 +297,7 @@ impl Feeds {
             if last_word.elapsed() > SYNC || begun.elapsed() > SYNC_AT_MOST {
                 for (source, due) in self.sources.iter_mut().zip(&due) {
                     if behind(source, *due) {
-                        source.falls_silent();
+                        source.ends("it has not told in time what it saw".to_owned());
                     }
                 }
                 break;

@@ -76,11 +76,6 @@ impl Playback {
         self.topologies.first().map(|(_, topology)| Arc::clone(topology)).unwrap_or_default()
     }
 
-    /// Kernel time at which everything was attached, ns.
-    pub fn began_ns(&self) -> u64 {
-        self.replay.main.observation.armed_ns
-    }
-
     /// Does what the user asks for; false for the end.
     pub fn obey(&mut self, command: &Command) -> bool {
         let part = (self.end_ns - self.start_ns) / 20;

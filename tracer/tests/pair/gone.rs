@@ -15,9 +15,11 @@ fn collector(pair: &Pair, inventory: &str) {
     pair.a.ok(&format!(
         "podtrace --src A.a --dst B.b --inventory {inventory} --format json \
          >/run/report.json 2>/run/errors & echo $! >/run/collector.pid
-         until grep -q watching /run/errors; do kill -0 $! || {{ cat /run/errors; exit 1; }}; done
-         ip netns exec podtrace-A-a ping -i 0.2 10.10.1.2 >/run/ping.log & echo $! >/run/ping.pid
-         until grep -q 'time=' /run/ping.log; do kill -0 $! || exit 1; done"
+         until grep -q watching /run/errors; do
+             kill -0 $! || {{ cat /run/errors; exit 1; }}; sleep 0.2
+         done
+         ip netns exec podtrace-A-a ping -i 0.2 10.10.1.2 >/run/ping.log 2>&1 & echo $! >/run/ping.pid
+         until grep -q 'time=' /run/ping.log; do kill -0 $! || exit 1; sleep 0.2; done"
     ));
     pair.b.ok(LOADED);
 }

@@ -101,7 +101,9 @@ impl Pair {
         guest.ok(&format!(
             "podtrace agent --listen 0.0.0.0:7474 --tls /etc/podtrace/pki/nodes/{node} \
              >/run/agent.log 2>&1 & echo $! >/run/agent.pid
-             until grep -q listening /run/agent.log; do kill -0 $! || {{ cat /run/agent.log; exit 1; }}; done"
+             until grep -q listening /run/agent.log; do
+                 kill -0 $! || {{ cat /run/agent.log; exit 1; }}; sleep 0.2
+             done"
         ));
     }
 
@@ -128,7 +130,9 @@ impl Pair {
         let answer = self.a.run(&format!(
             "podtrace --src A.a --dst B.b --inventory {COLLECTOR_IS_A} --format json {args} \
              >/run/report.json 2>/run/errors &
-             until grep -q watching /run/errors; do kill -0 $! || {{ cat /run/errors; exit 1; }}; done
+             until grep -q watching /run/errors; do
+                 kill -0 $! || {{ cat /run/errors; exit 1; }}; sleep 0.2
+             done
              {script}
              status=$?
              kill -INT $!; wait $!; cat /run/report.json; cat /run/errors >&2; exit $status"

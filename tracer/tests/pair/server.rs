@@ -17,7 +17,7 @@ os.mkdir(\"/run/www\"); open(\"/run/www/file\", \"w\").write(\"x\" * {size})'
              ip netns exec podtrace-B-b python3 -m http.server -d /run/www --bind 10.10.1.2 8080 \
              >/run/server.log 2>&1 & echo $!
              until ip netns exec podtrace-B-b ss -Hlnt | grep -q :8080; do
-                 kill -0 $! || {{ cat /run/server.log >&2; exit 1; }}
+                 kill -0 $! || {{ cat /run/server.log >&2; exit 1; }}; sleep 0.2
              done"
         ));
         Self { pair, pid }

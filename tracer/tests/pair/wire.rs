@@ -2,14 +2,14 @@
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// UDP port of the VXLAN devices.
 const VXLAN: u16 = 8472;
-/// Ethernet, IPv4 without options, UDP, VXLAN (RFC 7348), Ethernet, IPv4 and TCP with timestamps, as the
-/// machines send them.
+/// Where the pods' IP header is, bytes: behind Ethernet, IPv4 without options, UDP, VXLAN (RFC 7348) and
+/// Ethernet.
 const INNER: usize = 14 + 20 + 8 + 8 + 14;
 
 /// From which machine.
@@ -50,7 +50,7 @@ impl Wire {
         wire
     }
 
-    fn carry(&self, from: From, near: &UnixDatagram, far: &UnixDatagram, nic: &PathBuf) {
+    fn carry(&self, from: From, near: &UnixDatagram, far: &UnixDatagram, nic: &Path) {
         let mut frame = vec![0; 1 << 17];
         loop {
             let length = near.recv(&mut frame).expect("receive a frame");

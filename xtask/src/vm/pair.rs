@@ -60,16 +60,12 @@ impl Pair {
     /// # Errors
     /// When a kernel cannot be fetched, or no certificates can be made.
     pub fn new(machine: &Machine, podtrace: &Path, options: &Options) -> Result<Self> {
+        let directories = vec![certificates(podtrace)?];
         // Not below the workspace: a socket's path has at most 108 bytes.
         let sockets = std::env::temp_dir().join(format!("podtrace-{}", std::process::id()));
         let made = fs::DirBuilder::new().mode(0o700).create(&sockets);
         made.with_context(|| format!("make {}", sockets.display()))?;
-        let mut pair = Self {
-            guests: Vec::new(),
-            plan: Plan::default(),
-            directories: vec![certificates(podtrace)?],
-            sockets,
-        };
+        let mut pair = Self { guests: Vec::new(), plan: Plan::default(), directories, sockets };
         for (number, (role, series, _, later, drift)) in NODES.into_iter().enumerate() {
             let path = |end: &str| pair.sockets.join(end).display().to_string();
             // A command has nobody who would be the wire.

@@ -153,8 +153,8 @@ impl Drawing<'_> {
             }
             let wire = hop.point.role == Role::Wire;
             if roomy && node != Some(&hop.point.node) && !wire {
-                if node.is_some() {
-                    lines.push(self.between(node, &hop.point.node, width));
+                if let Some(from) = node {
+                    lines.push(self.between(from, &hop.point.node, width));
                 } else {
                     lines.push(Line::from(look.span(
                         Tone::Node,
@@ -197,7 +197,7 @@ impl Drawing<'_> {
     }
 
     /// What is between two nodes, and how exact times are across.
-    fn between(&self, from: Option<&String>, to: &str, width: usize) -> Line<'static> {
+    fn between(&self, from: &str, to: &str, width: usize) -> Line<'static> {
         let look = self.state.look;
         let glyphs = look.glyphs();
         let (report, direction) = (&self.snapshot.report, self.way.direction);
@@ -219,7 +219,7 @@ impl Drawing<'_> {
             let clock = report.clock.iter().find(|clock| clock.node == node);
             clock.map_or(Some(0), |clock| clock.error_ns)
         };
-        let both = from.map_or(Some(0), |from| error(from)).zip(error(to));
+        let both = error(from).zip(error(to));
         let bound = part::within(both.map(|(a, b)| a.saturating_add(b)), &look.text(80));
         let clocks = bound.map_or_else(String::new, |bound| format!(" clocks {bound} "));
         let text = look.clean(&format!("{text}{clocks}"));
