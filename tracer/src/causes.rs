@@ -55,6 +55,10 @@ pub const CAUSES: &[Cause] = &[
     cause!("vxlan.learning", "The VXLAN device learns addresses from what it receives"),
     cause!("neighbor.missing", "No neighbour entry for the next hop, and nobody answers for it"),
     cause!("neighbor.failed", "Nobody answers the address resolution of the next hop"),
+    cause!(
+        "neighbor.queue-full",
+        "More packets waited for the next hop's hardware address than its queue holds",
+    ),
     cause!("neighbor.wrong-mac", "A neighbour entry has a MAC address that is not the next hop's"),
     cause!("neighbor.arp-ignored", "The next hop is there but does not answer address resolution"),
     cause!("checksum.outer-udp", "The UDP checksum around the tunnelled packet is wrong"),

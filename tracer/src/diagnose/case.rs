@@ -116,13 +116,23 @@ impl<'a> Case<'a> {
         .collect()
     }
 
-    /// Questions that stayed open in the namespace where packets ended.
+    /// Questions that stayed open in the namespace where packets ended, those at the interface that
+    /// they were to leave by first. Never for the sending end, which is not where they go.
     pub fn open_questions(&self, death: &Death<'_>) -> impl Iterator<Item = &'a Resolution> {
         let (netns, topology) = (death.netns, self.topology);
-        self.trace.resolutions.iter().filter(move |r| {
+        let sender = self.sender(death.direction);
+        let open = self.trace.resolutions.iter().filter(move |r| {
             r.answer.is_none()
                 && r.station.is_some_and(|id| topology.station(id).netns_inum == netns)
-        })
+                && !sender.is_some_and(|end| end.ips.contains(&r.target))
+        });
+        let leaving = self.leaving_device(death).map(|s| s.ifindex);
+        let elsewhere = |r: &&Resolution| {
+            r.station.map(|id| topology.station(id).ifindex) != leaving
+        };
+        let mut open: Vec<&Resolution> = open.collect();
+        open.sort_by_key(elsewhere);
+        open.into_iter()
     }
 
     /// Whether packets ended because nobody answered the question for the hardware address of the other

@@ -164,7 +164,8 @@ pub struct Overall {
     pub notes: Vec<String>,
 }
 
-/// The whole from its two directions.
+/// The whole from its two directions: that of the first that fails, but one in which nothing comes
+/// through goes before one in which something does.
 pub fn overall(
     case: &Case<'_>,
     forward: (Verdict, Vec<Verdict>),
@@ -174,8 +175,13 @@ pub fn overall(
     let (forward, mut findings) = forward;
     let (reply, more) = reply;
     let quiet = |v: &Verdict| v.status == Status::NoTraffic;
+    let dead =
+        |v: &Verdict| matches!(v.status, Status::Dropped | Status::Rejected | Status::Lost);
     let verdict = if quiet(&forward) && !quiet(&reply) {
         notes.push(forward.summary);
+        reply
+    } else if forward.status == Status::Degraded && dead(&reply) {
+        findings.insert(0, forward);
         reply
     } else if forward.status != Status::Delivered {
         if !quiet(&reply) && reply.status != Status::Delivered {

@@ -7,6 +7,7 @@ use crate::model::Role;
 
 pub(super) const CAUSES: &[Cause] = &[
     Cause { code: "neighbor.missing", recognise: missing },
+    Cause { code: "neighbor.queue-full", recognise: queue_full },
     Cause { code: "neighbor.failed", recognise: failed },
     Cause { code: "neighbor.wrong-mac", recognise: wrong },
 ];
@@ -42,6 +43,25 @@ fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
             "restart flanneld on this node: it writes neighbours and entries anew".to_owned(),
         ],
     ))
+}
+
+/// The answer came, but more packets were waiting for it than are kept.
+fn queue_full(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
+    let overflow = death.dropped("NEIGH_QUEUEFULL", "*") && death.is_partial();
+    (overflow && case.open_questions(death).next().is_none()).then(|| {
+        let device = case.device(death);
+        told(
+            format!(
+                "More packets waited at {} for the next hop's hardware address than its queue holds",
+                case.where_words(death)
+            ),
+            &[
+                "harmless in a burst to a neighbour not spoken to before: trace again".to_owned(),
+                format!("ip neigh show dev {device}   # does the entry come and go?"),
+                format!("ip ntable show dev {device}   # queue: packets kept while asking"),
+            ],
+        )
+    })
 }
 
 /// The kernel asked for a hardware address and gave up.
