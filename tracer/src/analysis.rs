@@ -11,7 +11,7 @@ use crate::diagnose::{self, Meta};
 use crate::expect::Family;
 use crate::facts::PathFacts;
 use crate::model::{
-    Body, Direction, Event, Observation, Reading, RoundTrip, Topology, Trace, Unreachable,
+    Body, Direction, Event, Loss, Observation, Reading, RoundTrip, Topology, Trace, Unreachable,
 };
 use crate::report::Report;
 
@@ -35,7 +35,7 @@ pub struct Analysis {
 pub struct Analyzed {
     /// By address family.
     pub traces: Vec<(Family, Arc<Topology>, Trace)>,
-    /// What the capture and the probe told besides.
+    /// What the capture and the probe told besides, with times of machine 0.
     pub observation: Observation,
     /// Where the times of its events belong.
     pub clocks: Clocks,
@@ -156,22 +156,18 @@ impl Analysis {
         self.clocks.machine_0_at(reading)
     }
 
-    /// The same with the times of an observation.
-    fn observed(&self, observation: &Observation) -> Observation {
-        if !self.clocks.several() {
-            return observation.clone();
+    /// With the events that came too late, each under a node of its machine.
+    fn with_late(&self, mut observation: Observation) -> Observation {
+        let machines = self.flows.first().map(|flow| &flow.topology.machines);
+        for (machine, late) in self.clocks.late() {
+            let node = machines.and_then(|m| m.iter().find(|(_, number)| **number == machine));
+            let name = node.map_or("?", |(name, _)| name);
+            match observation.loss.iter_mut().find(|(known, _)| known == name) {
+                Some((_, loss)) => loss.late += late,
+                None => observation.loss.push((name.to_owned(), Loss { late, ..Loss::default() })),
+            }
         }
-        Observation {
-            armed_ns: self.on_axis(observation.armed_ns),
-            closed_ns: observation.closed_ns.map(|ns| self.on_axis(ns)),
-            end_ns: self.on_axis(observation.end_ns),
-            unreachable: observation
-                .unreachable
-                .iter()
-                .map(|gone| Unreachable { since_ns: self.on_axis(gone.since_ns), ..gone.clone() })
-                .collect(),
-            ..observation.clone()
-        }
+        observation
     }
 
     fn hand_on(&mut self, events: Vec<Event>) {
@@ -227,10 +223,11 @@ impl Analysis {
     /// The newest packets, judged as if the trace ended at [`Observation::end_ns`], with the time
     /// that they cover, ns. The analysis goes on.
     pub fn snapshot(&self, observation: Observation) -> (Analyzed, u64) {
+        let observation = self.with_late(observation);
         let mut span_ns = 0;
-        let on_axis = self.observed(&observation);
+        let observed = on_axis(&observation, &self.clocks);
         let traces = self.flows.iter().map(|flow| {
-            let mut recent = flow.correlator.snapshot(&on_axis, Scope::default());
+            let mut recent = flow.correlator.snapshot(&observed, Scope::default());
             recent.trace.clocks = self.clocks.nodes(&flow.topology);
             span_ns = span_ns.max(recent.span_ns);
             (flow.family, Arc::clone(&flow.topology), recent.trace)
@@ -243,14 +240,15 @@ impl Analysis {
     pub fn finish(mut self, observation: Observation) -> Analyzed {
         let rest = self.clocks.rest();
         self.ordered(rest);
-        let on_axis = self.observed(&observation);
+        let observation = self.with_late(observation);
+        let observed = on_axis(&observation, &self.clocks);
         let Self { flows, clocks } = self;
         let traces = flows.into_iter().map(|Flow { family, topology, mut correlator }| {
             if clocks.several() {
                 correlator.push([]);
                 correlator.retime(&clocks);
             }
-            let mut trace = correlator.finish(&on_axis);
+            let mut trace = correlator.finish(&observed);
             trace.clocks = clocks.nodes(&topology);
             (family, topology, trace)
         });
@@ -259,10 +257,25 @@ impl Analysis {
     }
 }
 
+/// What was observed, its times moved from machine 0 to the axis of events.
+fn on_axis(observation: &Observation, clocks: &Clocks) -> Observation {
+    let on_axis = |ns| clocks.place(Reading { machine: 0, ns }).ns;
+    let gone =
+        |gone: &Unreachable| Unreachable { since_ns: on_axis(gone.since_ns), ..gone.clone() };
+    Observation {
+        armed_ns: on_axis(observation.armed_ns),
+        closed_ns: observation.closed_ns.map(on_axis),
+        end_ns: on_axis(observation.end_ns),
+        unreachable: observation.unreachable.iter().map(gone).collect(),
+        ..observation.clone()
+    }
+}
+
 impl Analyzed {
     /// The report on the address family with most packets, with a word on the other. `None` for an
     /// analysis of nothing.
     pub fn report(&self, state: State<'_>, meta: &Meta) -> Option<Report> {
+        let observation = on_axis(&self.observation, &self.clocks);
         let mut reports: Vec<(Family, Report)> = self
             .traces
             .iter()
@@ -271,7 +284,7 @@ impl Analyzed {
                     topology,
                     family: *family,
                     trace,
-                    observation: &self.observation,
+                    observation: &observation,
                     before: state.before,
                     after: state.after,
                     meta,

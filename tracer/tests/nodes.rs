@@ -87,6 +87,8 @@ fn assert_delivered(report: &Report, way: &str) {
     assert_eq!(report.loss.events_lost, 0, "{way}");
     assert_eq!((report.packets.sent, report.packets.replied), (5, 5), "{way}");
     assert!(report.journeys.iter().all(|j| j.outcome == Outcome::Delivered), "{way}");
+    // By whichever clock, they began within the trace.
+    assert!(report.journeys.iter().all(|j| j.start_ns < report.duration_ns), "{way}");
 }
 
 /// The truth about B's clock is within what is said, and only steps from node to node are inexact.

@@ -127,9 +127,8 @@ impl<'a> Case<'a> {
                 && !sender.is_some_and(|end| end.ips.contains(&r.target))
         });
         let leaving = self.leaving_device(death).map(|s| s.ifindex);
-        let elsewhere = |r: &&Resolution| {
-            r.station.map(|id| topology.station(id).ifindex) != leaving
-        };
+        let elsewhere =
+            |r: &&Resolution| r.station.map(|id| topology.station(id).ifindex) != leaving;
         let mut open: Vec<&Resolution> = open.collect();
         open.sort_by_key(elsewhere);
         open.into_iter()

@@ -175,8 +175,7 @@ pub fn overall(
     let (forward, mut findings) = forward;
     let (reply, more) = reply;
     let quiet = |v: &Verdict| v.status == Status::NoTraffic;
-    let dead =
-        |v: &Verdict| matches!(v.status, Status::Dropped | Status::Rejected | Status::Lost);
+    let dead = |v: &Verdict| matches!(v.status, Status::Dropped | Status::Rejected | Status::Lost);
     let verdict = if quiet(&forward) && !quiet(&reply) {
         notes.push(forward.summary);
         reply

@@ -6,7 +6,9 @@
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use aya::maps::{MapData, RingBuf};
@@ -108,7 +110,7 @@ impl Reader {
     }
 
     pub(super) fn until_ns(&self) -> u64 {
-        self.shared.until_ns.load(Relaxed)
+        self.shared.until_ns.load(Acquire)
     }
 }
 

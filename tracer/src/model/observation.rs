@@ -18,12 +18,21 @@ pub struct Loss {
     /// Events beyond what a node hands out in a second.
     #[serde(default)]
     pub over_rate: u64,
+    /// Events that came too late to be put in order with those of other machines: seen, but perhaps
+    /// taken for another packet.
+    #[serde(default)]
+    pub late: u64,
 }
 
 impl Loss {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.ring_hop + self.ring_drop + self.backlog + self.undecodable + self.over_rate
+        self.ring_hop
+            + self.ring_drop
+            + self.backlog
+            + self.undecodable
+            + self.over_rate
+            + self.late
     }
 
     /// Both together.
@@ -35,6 +44,7 @@ impl Loss {
             backlog: self.backlog + other.backlog,
             undecodable: self.undecodable + other.undecodable,
             over_rate: self.over_rate + other.over_rate,
+            late: self.late + other.late,
         }
     }
 }

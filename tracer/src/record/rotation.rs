@@ -218,6 +218,7 @@ fn less(now: &Loss, before: &Loss) -> Loss {
         backlog: now.backlog.saturating_sub(before.backlog),
         undecodable: now.undecodable.saturating_sub(before.undecodable),
         over_rate: now.over_rate.saturating_sub(before.over_rate),
+        late: now.late.saturating_sub(before.late),
     }
 }
 

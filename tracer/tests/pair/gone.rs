@@ -21,7 +21,10 @@ fn collector(pair: &Pair, inventory: &str) {
          ip netns exec podtrace-A-a ping -i 0.2 10.10.1.2 >/run/ping.log 2>&1 & echo $! >/run/ping.pid
          until grep -q 'time=' /run/ping.log; do kill -0 $! || exit 1; sleep 0.2; done"
     ));
-    pair.b.ok(LOADED);
+    // Whether B is still observed is for B itself to say; why not, for A.
+    pair.b.run(LOADED).status.filter(|status| *status == 0).unwrap_or_else(|| {
+        panic!("nothing is attached on B: {:?}", pair.a.run("cat /run/errors; cat /run/ping.log"))
+    });
 }
 
 /// What it says in the end.

@@ -23,7 +23,7 @@ const PING: Duration = Duration::from_millis(500);
 
 /// … and must answer within this time: a collector that has gone without a word has its programs
 /// detached within two seconds.
-const PONG: Duration = Duration::from_millis(1000);
+const PONG: Duration = Duration::from_millis(1400);
 
 /// Someone who has connected.
 pub enum Stranger {

@@ -30,7 +30,8 @@ use crossing::{Crossing, Crossings};
 pub use track::MAX_DRIFT_PPM;
 use track::{Bound, Interval, Side, Track};
 
-/// Events held back at most; beyond it they go on in the order that can be told.
+/// Events held back at most; beyond it the older half goes on in the order that can be told, and what
+/// comes from before it is late.
 const MAX_HELD: usize = 200_000;
 /// Crossings between machines of which neither could be placed yet.
 const MAX_UNPLACED: usize = 4096;
@@ -68,8 +69,13 @@ pub struct Clocks {
     held: Vec<Event>,
     /// Up to which reading the events of a machine are complete; `None`: they are not waited for.
     complete: BTreeMap<u16, Option<u64>>,
+    /// Events of a machine that came after it was said to be complete, or after those of other machines
+    /// that they were due before.
+    late: BTreeMap<u16, u64>,
     /// Events went on up to here on the axis, ns.
     frontier: u64,
+    /// Up to here they went on without waiting for others any longer, ns.
+    forced: u64,
 }
 
 /// Puts hops in the order of the axis. Those of one machine stay in the order of its clock.
@@ -111,7 +117,9 @@ impl Clocks {
             unplaced: Vec::new(),
             held: Vec::new(),
             complete: BTreeMap::new(),
+            late: BTreeMap::new(),
             frontier: 0,
+            forced: 0,
         };
         for machine in topology.machines.values() {
             clocks.meet(*machine);
@@ -133,13 +141,22 @@ impl Clocks {
             unplaced: Vec::new(),
             held: Vec::new(),
             complete: BTreeMap::new(),
+            late: BTreeMap::new(),
             frontier: 0,
+            forced: 0,
         }
     }
 
     /// The same clocks, for events to come.
     pub fn again(&self) -> Self {
-        Self { held: Vec::new(), frontier: 0, ..self.clone() }
+        Self {
+            held: Vec::new(),
+            complete: BTreeMap::new(),
+            late: BTreeMap::new(),
+            frontier: 0,
+            forced: 0,
+            ..self.clone()
+        }
     }
 
     /// Whether there is more than one clock.
@@ -242,24 +259,38 @@ impl Clocks {
     }
 
     /// Takes events of whichever machines as they come, and hands on those that can be put in order:
-    /// nothing that is missing of other machines lies before them. As long as [`Clocks::reached`]
-    /// tells of no machine, an empty batch says that nothing is on its way from any.
+    /// nothing that is missing of other machines lies before them, as far as [`Clocks::reached`] tells.
     pub fn take(&mut self, events: Vec<Event>) -> Vec<Event> {
         if events.iter().all(|event| event.clock.machine == self.axis) && !self.several() {
             return events;
         }
-        let idle = events.is_empty();
         let mut found = Vec::new();
         for event in events {
             self.meet(event.clock.machine);
             self.crossings.see(&event, |crossing| found.push(crossing));
+            self.note_late(event.clock);
             self.held.push(event);
         }
         found.into_iter().for_each(|crossing| self.cross(crossing));
-        if self.held.len() > MAX_HELD || (idle && self.complete.is_empty()) {
-            return self.release(u64::MAX);
+        if self.held.len() > MAX_HELD { self.force() } else { Vec::new() }
+    }
+
+    /// Counts an event that its machine, or the others, should have been waited for.
+    fn note_late(&mut self, clock: Reading) {
+        let said = self.complete.get(&clock.machine).copied().flatten();
+        let behind = || {
+            let placed = self.place(clock);
+            placed.ns.saturating_add(placed.error_ns) < self.forced
+        };
+        if said.is_some_and(|until| clock.ns <= until) || (self.forced > 0 && behind()) {
+            *self.late.entry(clock.machine).or_default() += 1;
         }
-        Vec::new()
+    }
+
+    /// Events of a machine that came too late to be put in order: packets may have been taken for
+    /// several, or for lost.
+    pub fn late(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.late.iter().map(|(machine, late)| (*machine, *late))
     }
 
     /// The events of a machine up to a reading of its clock have been taken, all that will come;
@@ -291,6 +322,22 @@ impl Clocks {
         self.release(frontier)
     }
 
+    /// Hands on the older half of the events, whatever may be missing before them.
+    fn force(&mut self) -> Vec<Event> {
+        self.solve();
+        let mut due = std::mem::take(&mut self.held);
+        due.iter_mut().for_each(|event| self.stamp(event));
+        due.sort_by_key(|event| event.time_ns);
+        self.held = due.split_off(due.len() / 2);
+        self.forced = due.last().map_or(self.forced, |event| self.forced.max(event.time_ns));
+        due
+    }
+
+    fn stamp(&self, event: &mut Event) {
+        let placed = self.place(event.clock);
+        (event.time_ns, event.error_ns) = (placed.ns, placed.error_ns);
+    }
+
     /// All events that are still held.
     pub fn rest(&mut self) -> Vec<Event> {
         self.release(u64::MAX)
@@ -305,10 +352,9 @@ impl Clocks {
         }
         let mut due = Vec::new();
         for mut event in std::mem::take(&mut self.held) {
-            let placed = self.place(event.clock);
-            let error_ns = if placed.error_ns == UNKNOWN_ERROR_NS { 0 } else { placed.error_ns };
-            if placed.ns.saturating_add(error_ns) <= until_ns {
-                (event.time_ns, event.error_ns) = (placed.ns, placed.error_ns);
+            self.stamp(&mut event);
+            let error_ns = if event.error_ns == UNKNOWN_ERROR_NS { 0 } else { event.error_ns };
+            if event.time_ns.saturating_add(error_ns) <= until_ns {
                 due.push(event);
             } else {
                 self.held.push(event);

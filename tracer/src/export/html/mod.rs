@@ -432,8 +432,14 @@ fn environment(report: &Report) -> Vec<(String, String)> {
     row("events lost", if lost == 0 { "none".to_owned() } else { lost.to_string() });
     for (node, loss) in report.loss.by_node.iter().filter(|(_, loss)| loss.total() > 0) {
         let value = format!(
-            "ring buffer full: {} hops, {} drops; memory: {}; undecodable: {}; over the rate: {}",
-            loss.ring_hop, loss.ring_drop, loss.backlog, loss.undecodable, loss.over_rate
+            "ring buffer full: {} hops, {} drops; memory: {}; undecodable: {}; over the rate: {}; \
+             late: {}",
+            loss.ring_hop,
+            loss.ring_drop,
+            loss.backlog,
+            loss.undecodable,
+            loss.over_rate,
+            loss.late
         );
         row(&format!("lost on {node}"), value);
     }

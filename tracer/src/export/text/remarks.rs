@@ -131,6 +131,7 @@ fn causes(node: &str, loss: &Loss) -> String {
         (loss.backlog, "events, backlog full"),
         (loss.undecodable, "undecodable"),
         (loss.over_rate, "events, more in a second than the node hands out"),
+        (loss.late, "events, too late to be put in order"),
     ];
     let parts: Vec<String> =
         parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

@@ -1,12 +1,14 @@
 //! Events of two machines, their clocks far apart, put in order.
 
+mod waiting;
+
 use proptest::prelude::*;
 
 use super::Oscillator;
 use crate::correlate::testing::*;
 use crate::correlate::{Clocks, Correlator, Limits};
 use crate::model::{
-    Direction, Event, Hook, Observation, Outcome, Reading, Role, RoundTrip, Topology, Trace,
+    Direction, Event, Observation, Outcome, Reading, Role, RoundTrip, Topology, Trace,
 };
 
 const MS: i64 = 1_000_000;
@@ -312,29 +314,6 @@ fn one_machine_costs_nothing_and_is_exact() {
     let nodes = clocks.nodes(&tape.topology);
     assert_eq!(nodes.iter().map(|n| n.node.as_str()).collect::<Vec<_>>(), ["A", "B"]);
     assert!(nodes.iter().all(|n| n.same && n.offset_ns == 0 && n.error_ns == 0));
-}
-
-#[test]
-fn a_machine_that_is_gone_is_not_waited_for() {
-    let clocks = vec![Oscillator::default(), Oscillator { base: 1 << 43, ..Oscillator::default() }];
-    let mut world = World::new(false, clocks);
-    world.trip(1, BEGIN, MS, MS);
-    world.cross(&ping(Direction::Forward, 1, 1), Direction::Forward, BEGIN + 10 * MS, 50_000);
-    let [here, there] = &world.seen()[..] else { panic!("two machines") };
-    let mut clocks = Clocks::new(&world.tape.topology);
-    world.trips.iter().for_each(|trip| clocks.round_trip(trip));
-    assert_eq!(clocks.take(here.clone()), []);
-    assert_eq!(clocks.take(Vec::new()).len(), here.len(), "nobody tells how far machines are");
-    assert_eq!(clocks.take(there.clone()), []);
-    assert_eq!(clocks.reached(0, Some(here[0].clock.ns)), []);
-    let first = there[0].clock.ns;
-    assert_eq!(clocks.reached(1, Some(first - 20 * 1_000_000)), []);
-    assert_eq!(clocks.take(Vec::new()), [], "now they do");
-    assert_eq!(clocks.reached(0, None), []);
-    let events = clocks.reached(1, None);
-    assert_eq!(events.len(), there.len());
-    assert!(events.iter().all(|e| e.error_ns > 0 && e.station.is_some()));
-    assert!(matches!(events[0].kind, crate::model::EventKind::Hop(Hook::Ingress)));
 }
 
 #[test]
