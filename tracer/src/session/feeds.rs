@@ -48,8 +48,10 @@ pub(super) struct Source {
     pub node: String,
     /// From then on everything was attached there, ns on its clock.
     pub armed_ns: u64,
-    /// What happened before has been taken, ns on its clock.
+    /// What happened before has come, ns on its clock.
     pub until_ns: u64,
+    /// What happened before has been worked off, ns on its clock.
+    pub worked_ns: u64,
     pub loss: Loss,
     pub gone: Option<Gone>,
     /// Nothing more comes from there.
@@ -68,12 +70,21 @@ impl Source {
 
 /// What came.
 pub(super) enum Arrival {
-    /// Events of this source.
-    Events(usize, Events),
+    /// Events of a source, which may be none, and what else there is to say.
+    Events(Waiting, Option<String>),
     /// The clock of a machine was read.
     Clock(RoundTrip),
-    /// Nothing but the time until which nothing happened, and perhaps what else there is to say.
-    Word(Option<String>),
+    /// A node is gone.
+    Gone(String),
+}
+
+/// Events that are not worked off yet.
+pub(super) struct Waiting {
+    /// Where they are from.
+    pub source: usize,
+    pub events: Events,
+    /// With them, what happened there before is complete, ns on its clock.
+    pub until_ns: u64,
 }
 
 enum Message {
@@ -174,6 +185,7 @@ impl Feeds {
                 node,
                 armed_ns: started.armed_ns,
                 until_ns: 0,
+                worked_ns: 0,
                 loss: Loss::default(),
                 gone: None,
                 over: false,
@@ -250,7 +262,7 @@ impl Feeds {
                 let why = error.to_string();
                 let word = format!("node {} is unreachable: {why}", source.node);
                 source.ends(why);
-                Arrival::Word(Some(word))
+                Arrival::Gone(word)
             }
             Message::Chunk(at, chunk) => {
                 let source = &mut self.sources[at];
@@ -268,11 +280,8 @@ impl Feeds {
                     source.ends(why.clone());
                     format!("node {} observes no more: {why}", source.node)
                 });
-                if chunk.events.is_empty() {
-                    Arrival::Word(word)
-                } else {
-                    Arrival::Events(at, chunk.events)
-                }
+                let until_ns = source.until_ns;
+                Arrival::Events(Waiting { source: at, events: chunk.events, until_ns }, word)
             }
         }
     }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::courtesy::Courtesy;
-use super::feeds::{Arrival, Source};
+use super::feeds::{Arrival, Source, Waiting};
 use crate::model::{Loss, Reading, Unreachable};
+use crate::node::Events;
 use crate::record::Recorder;
 
 /// Records are decoded as they come below this rate; above it they are kept for later, so that
@@ -54,11 +55,17 @@ impl Session {
     /// Puts aside what came; bytes of events.
     fn arrived(&mut self, arrival: Arrival) -> usize {
         match arrival {
-            Arrival::Events(source, events) => {
-                let size = events.size();
-                self.last_event = Instant::now();
-                self.waiting_bytes += size;
-                self.waiting.push_back((source, events));
+            Arrival::Events(arrived, word) => {
+                self.notices.extend(word);
+                let size = arrived.events.size();
+                if !arrived.events.is_empty() {
+                    self.last_event = Instant::now();
+                    self.waiting_bytes += size;
+                } else if self.waiting.is_empty() {
+                    self.worked_off(&arrived);
+                    return 0;
+                }
+                self.waiting.push_back(arrived);
                 size
             }
             Arrival::Clock(trip) => {
@@ -69,8 +76,8 @@ impl Session {
                 }
                 0
             }
-            Arrival::Word(word) => {
-                self.notices.extend(word);
+            Arrival::Gone(word) => {
+                self.notices.push(word);
                 0
             }
         }
@@ -86,24 +93,17 @@ impl Session {
         let polite = !self.spec.watched || self.waiting_bytes < BEHIND_BYTES;
         let _courtesy = polite.then(Courtesy::begin);
         let until = time.map(|time| Instant::now() + time);
-        while let Some((_, mut events)) = self.waiting.pop_front() {
-            self.waiting_bytes -= events.size();
-            if self.spec.watched {
-                events.shrink();
+        while let Some(mut next) = self.waiting.pop_front() {
+            self.waiting_bytes -= next.events.size();
+            if !next.events.is_empty() {
+                if self.spec.watched {
+                    next.events.shrink();
+                }
+                self.decode(std::mem::take(&mut next.events));
             }
-            let events = Arc::new(events);
-            self.record(|recorder| recorder.batch(&events));
-            let mut decoded = Vec::with_capacity(events.len());
-            let mut undecodable = 0;
-            events.for_each(|raw| match raw.and_then(|raw| self.parser.parse(raw)) {
-                Some(event) => decoded.push(event),
-                None => undecodable += 1,
-            });
-            self.undecodable += undecodable;
-            events.release();
-            self.analysis.push(decoded);
-            if self.spec.watched {
-                self.kept.add(events);
+            self.worked_off(&next);
+            if self.told.elapsed() >= TELL {
+                self.tell_reached();
             }
             if until.is_some_and(|until| Instant::now() >= until) {
                 break;
@@ -114,18 +114,44 @@ impl Session {
         }
     }
 
+    fn decode(&mut self, events: Events) {
+        let events = Arc::new(events);
+        self.record(|recorder| recorder.batch(&events));
+        let mut decoded = Vec::with_capacity(events.len());
+        let mut undecodable = 0;
+        events.for_each(|raw| match raw.and_then(|raw| self.parser.parse(raw)) {
+            Some(event) => decoded.push(event),
+            None => undecodable += 1,
+        });
+        self.undecodable += undecodable;
+        events.release();
+        self.analysis.push(decoded);
+        if self.spec.watched {
+            self.kept.add(events);
+        }
+    }
+
+    /// Everything of a source up to there has been worked off.
+    fn worked_off(&mut self, done: &Waiting) {
+        if let Some(source) = self.feeds.sources.get_mut(done.source) {
+            source.worked_ns = source.worked_ns.max(done.until_ns);
+        }
+    }
+
     /// Tells the analysis how far each node has come, where events of several machines have to be
     /// put in order.
     pub(super) fn tell_reached(&mut self) {
-        let alone = self.feeds.sources.iter().all(|source| !source.site.is_remote());
-        if alone || !self.waiting.is_empty() {
+        if self.feeds.sources.iter().all(|source| !source.site.is_remote()) {
             return;
         }
         self.told = Instant::now();
         let here = self.feeds.sources.iter().any(|source| !source.site.is_remote());
+        let idle = self.waiting.is_empty();
         let sources = self.feeds.sources.iter();
+        // One that is over is not waited for, once all that came of it has been worked off.
+        let far = |s: &Source| (!(s.over && idle)).then_some(s.worked_ns);
         let mut reached: Vec<(u16, Option<u64>)> =
-            sources.map(|s| (s.site.machine(), (!s.over).then_some(s.until_ns))).collect();
+            sources.map(|s| (s.site.machine(), far(s))).collect();
         if !here {
             reached.push((0, None));
         }

@@ -30,12 +30,12 @@ use crate::expect::{self, Family};
 use crate::facts::{self, Collected, PathFacts, Space};
 use crate::kernel::{Options, monotonic_ns, release};
 use crate::model::{Direction, End, Observation, ProbeResult, RoundTrip, Topology};
-use crate::node::{CaptureRequest, Events, Namespace, Nodes, ProbeRequest, Probing};
+use crate::node::{CaptureRequest, Namespace, Nodes, ProbeRequest, Probing};
 use crate::probe::{self, Probe};
 use crate::record::{Recorder, StageKind, Summary};
 use crate::report::Report;
 
-use feeds::Feeds;
+use feeds::{Feeds, Waiting};
 use filter::{families, filter};
 pub use keep::Excerpt;
 pub use look::Look;
@@ -114,8 +114,8 @@ pub struct Session {
     stop: Arc<AtomicBool>,
     started: jiff::Timestamp,
     begun: Instant,
-    /// Events not yet decoded, by source.
-    waiting: VecDeque<(usize, Events)>,
+    /// What is not worked off yet, in the order in which it came.
+    waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     /// When a packet was last seen.
     last_event: Instant,
