@@ -28,6 +28,9 @@ struct Flow {
 pub struct Analysis {
     flows: Vec<Flow>,
     clocks: Clocks,
+    /// Told by [`Analysis::arm`] and [`Analysis::close`], ns of machine 0.
+    armed_ns: u64,
+    closed_ns: Option<u64>,
 }
 
 /// The packets of an analysis that is over.
@@ -86,7 +89,15 @@ impl Analysis {
         let flows: Vec<Flow> = flows.collect();
         let none = Topology::default();
         let clocks = Clocks::new(flows.first().map_or(&none, |flow| &flow.topology));
-        Self { flows, clocks }
+        Self { flows, clocks, armed_ns: 0, closed_ns: None }
+    }
+
+    /// The same where all that can be learned of the clocks is known before.
+    pub fn with_clocks(
+        topologies: impl IntoIterator<Item = (Family, Arc<Topology>)>,
+        clocks: &Clocks,
+    ) -> Self {
+        Self { clocks: clocks.clone(), ..Self::new(topologies) }
     }
 
     /// For the same flows, with nothing seen yet but all that is known of the clocks.
@@ -98,9 +109,16 @@ impl Analysis {
     /// Kernel time from which everything was attached, ns, of machine 0. To be told before the first
     /// event.
     pub fn arm(&mut self, armed_ns: u64) {
-        let armed_ns = self.on_axis(armed_ns);
+        self.armed_ns = armed_ns;
+        self.place_window();
+    }
+
+    /// Places on the axis what part of time counts, as well as the clocks are known now.
+    fn place_window(&mut self) {
+        let on_axis = |ns| self.clocks.place(Reading { machine: 0, ns }).ns;
+        let (armed_ns, closed_ns) = (on_axis(self.armed_ns), self.closed_ns.map(on_axis));
         for flow in &mut self.flows {
-            flow.correlator.arm(armed_ns);
+            flow.correlator.count_within(armed_ns, closed_ns);
         }
     }
 
@@ -146,9 +164,11 @@ impl Analysis {
         self.ordered(ready);
     }
 
-    /// A time of machine 0 on the axis of events.
-    fn on_axis(&self, ns: u64) -> u64 {
-        self.clocks.place(Reading { machine: 0, ns }).ns
+    /// Whatever was taken is all there is of its time, of whichever machine: nothing is waited for.
+    pub fn flush(&mut self) {
+        let rest = self.clocks.rest();
+        self.ordered(rest);
+        self.hand_on(Vec::new());
     }
 
     /// What machine 0 showed when another showed this, nearly.
@@ -158,10 +178,12 @@ impl Analysis {
 
     /// With the events that came too late, each under a node of its machine.
     fn with_late(&self, mut observation: Observation) -> Observation {
-        let machines = self.flows.first().map(|flow| &flow.topology.machines);
         for (machine, late) in self.clocks.late() {
-            let node = machines.and_then(|m| m.iter().find(|(_, number)| **number == machine));
-            let name = node.map_or("?", |(name, _)| name);
+            let topologies = self.flows.iter().map(|flow| &flow.topology);
+            let station = topologies.flat_map(|topology| {
+                topology.stations.iter().find(|s| topology.machine(&s.node) == machine)
+            });
+            let name = station.map(|s| s.node.as_str()).next().unwrap_or("?");
             match observation.loss.iter_mut().find(|(known, _)| known == name) {
                 Some((_, loss)) => loss.late += late,
                 None => observation.loss.push((name.to_owned(), Loss { late, ..Loss::default() })),
@@ -171,6 +193,9 @@ impl Analysis {
     }
 
     fn hand_on(&mut self, events: Vec<Event>) {
+        if self.clocks.several() {
+            self.place_window();
+        }
         if let [flow] = self.flows.as_mut_slice() {
             flow.correlator.push(events);
             return;
@@ -193,10 +218,9 @@ impl Analysis {
 
     /// Kernel time after which new packets do not count, ns.
     pub fn close(&mut self, closed_ns: u64) {
-        let closed_ns = self.on_axis(closed_ns);
-        for flow in &mut self.flows {
-            flow.correlator.close(closed_ns);
-        }
+        self.closed_ns = Some(closed_ns);
+        self.place_window();
+        self.flows.iter_mut().for_each(|flow| flow.correlator.count_pending());
     }
 
     /// Packets that have left their first station.
@@ -242,7 +266,7 @@ impl Analysis {
         self.ordered(rest);
         let observation = self.with_late(observation);
         let observed = on_axis(&observation, &self.clocks);
-        let Self { flows, clocks } = self;
+        let Self { flows, clocks, .. } = self;
         let traces = flows.into_iter().map(|Flow { family, topology, mut correlator }| {
             if clocks.several() {
                 correlator.push([]);

@@ -150,17 +150,15 @@ impl Correlator {
         }
     }
 
-    /// Kernel time from which everything was attached, ns: packets that began before do not count.
-    /// To be told before the first [`Self::push`] where the progress getters are used;
-    /// [`Observation::armed_ns`] decides in the end.
-    pub fn arm(&mut self, armed_ns: u64) {
-        self.window.armed_ns = armed_ns;
+    /// The part of time that counts, ns: from when everything was attached, and until when new packets
+    /// count. To be told before the first [`Self::push`] where the progress getters are used;
+    /// [`Observation`] decides in the end.
+    pub fn count_within(&mut self, armed_ns: u64, closed_ns: Option<u64>) {
+        (self.window.armed_ns, self.window.closed_ns) = (armed_ns, closed_ns);
     }
 
-    /// Kernel time after which new packets do not count, ns: [`Self::pending`] then counts only what
-    /// began before. [`Observation::closed_ns`] decides in the end.
-    pub fn close(&mut self, closed_ns: u64) {
-        self.window.closed_ns = Some(closed_ns);
+    /// Counts [`Self::pending`] anew, after new packets have ceased to count.
+    pub fn count_pending(&mut self) {
         let open = |live: &&Live| live.phase == Phase::Open && self.window.counts(live);
         self.progress.pending = self.store.iter().filter(open).count() as u64;
     }

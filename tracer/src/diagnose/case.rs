@@ -116,22 +116,26 @@ impl<'a> Case<'a> {
         .collect()
     }
 
-    /// Questions that stayed open in the namespace where packets ended, those at the interface that
-    /// they were to leave by first. Never for the sending end, which is not where they go.
-    pub fn open_questions(&self, death: &Death<'_>) -> impl Iterator<Item = &'a Resolution> {
-        let (netns, topology) = (death.netns, self.topology);
+    /// Questions in the namespace where packets ended: first those at the interface that they were to
+    /// leave by, and of these the open ones. Never for the sending end, which is not where they go.
+    pub fn questions(&self, death: &Death<'_>) -> impl Iterator<Item = &'a Resolution> {
+        let (trace, topology) = (self.trace, self.topology);
         let sender = self.sender(death.direction);
-        let open = self.trace.resolutions.iter().filter(move |r| {
-            r.answer.is_none()
-                && r.station.is_some_and(|id| topology.station(id).netns_inum == netns)
+        let here = |r: &&Resolution| {
+            r.station.is_some_and(|id| topology.station(id).netns_inum == death.netns)
                 && !sender.is_some_and(|end| end.ips.contains(&r.target))
-        });
+        };
         let leaving = self.leaving_device(death).map(|s| s.ifindex);
         let elsewhere =
-            |r: &&Resolution| r.station.map(|id| topology.station(id).ifindex) != leaving;
-        let mut open: Vec<&Resolution> = open.collect();
-        open.sort_by_key(elsewhere);
-        open.into_iter()
+            |r: &Resolution| r.station.map(|id| topology.station(id).ifindex) != leaving;
+        let mut questions: Vec<&Resolution> = trace.resolutions.iter().filter(here).collect();
+        questions.sort_by_key(|r| (elsewhere(r), r.answer.is_some()));
+        questions.into_iter()
+    }
+
+    /// Those that stayed open.
+    pub fn open_questions(&self, death: &Death<'_>) -> impl Iterator<Item = &'a Resolution> {
+        self.questions(death).filter(|question| question.answer.is_none())
     }
 
     /// Whether packets ended because nobody answered the question for the hardware address of the other

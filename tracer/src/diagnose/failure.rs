@@ -13,6 +13,8 @@ use crate::model::{
 };
 use crate::report::{Confidence, KernelReason, Place, Status, Verdict};
 
+/// The cause of packets that were last seen within a node and of which nothing else is known.
+pub(super) const VANISHED: &str = "kernel.vanished";
 /// Lines of evidence of one sort; more would not convince anybody further.
 const MAX_LINES: usize = 3;
 
@@ -332,7 +334,7 @@ impl<'a> Failures<'a> {
         let at = fix::on(&place);
         let arrived = if group.example.outcome == Outcome::Partial { "part of " } else { "" };
         Verdict {
-            cause: Some("kernel.vanished".to_owned()),
+            cause: Some(VANISHED.to_owned()),
             fix: vec![
                 format!("{at}: tc -s qdisc show; ip -s link show (queues that hold packets back)"),
                 format!("{at}: ip neigh show; nstat -az (counters that rise with the packets)"),

@@ -3,7 +3,7 @@
 
 use super::Case;
 use super::absent::{no_traffic, unanswered};
-use super::failure::{Failures, degraded};
+use super::failure::{Failures, VANISHED, degraded};
 use super::text::of_packets;
 use crate::model::{Direction, Outcome};
 use crate::report::{Confidence, Status, Verdict};
@@ -131,7 +131,8 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
     let answered = case.observation.probe.as_ref().map_or(0, |probe| probe.answered);
     let mut verdicts = Failures::of(case, direction, counts).verdicts();
     let unexplained = |verdict: &Verdict| {
-        verdict.status == Status::Lost && (verdict.cause.is_none() || verdict.is_on_wire())
+        let unknown = verdict.cause.as_deref().is_none_or(|cause| cause == VANISHED);
+        verdict.status == Status::Lost && (unknown || verdict.is_on_wire())
     };
     if counts.delivered == 0 && answered > 0 && verdicts.first().is_none_or(unexplained) {
         // Answers prove that packets arrived: not all that happened was seen. (A cause may know who

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::decode::{RawEvent, Unpacker, time_of};
 use crate::kernel::HeldBatch;
+use crate::model::Reading;
 use crate::record::{EventRecord, check_event};
 
 /// What a named event takes beyond its packet, bytes.
@@ -72,11 +73,13 @@ impl Events {
         }
     }
 
-    /// When the first of them happened, ns.
-    pub fn first_ns(&self) -> Option<u64> {
+    /// When the first of them happened, by the clock of its machine.
+    pub fn first(&self) -> Option<Reading> {
         match self {
-            Self::Raw { batch, .. } => time_of(batch.records().next()?),
-            Self::Named(events) => Some(events.first()?.time_ns),
+            Self::Raw { batch, .. } => {
+                Some(Reading { machine: 0, ns: time_of(batch.records().next()?)? })
+            }
+            Self::Named(events) => Some(events.first()?.reading()),
         }
     }
 

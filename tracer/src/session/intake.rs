@@ -102,7 +102,7 @@ impl Session {
                 self.decode(std::mem::take(&mut next.events));
             }
             self.worked_off(&next);
-            if self.told.elapsed() >= TELL {
+            if self.told.elapsed() >= TELL && !self.waiting.is_empty() {
                 self.tell_reached();
             }
             if until.is_some_and(|until| Instant::now() >= until) {
@@ -146,12 +146,12 @@ impl Session {
         }
         self.told = Instant::now();
         let here = self.feeds.sources.iter().any(|source| !source.site.is_remote());
-        let idle = self.waiting.is_empty();
-        let sources = self.feeds.sources.iter();
         // One that is over is not waited for, once all that came of it has been worked off.
-        let far = |s: &Source| (!(s.over && idle)).then_some(s.worked_ns);
-        let mut reached: Vec<(u16, Option<u64>)> =
-            sources.map(|s| (s.site.machine(), far(s))).collect();
+        let done = |at, s: &Source| s.over && self.waiting.iter().all(|w| w.source != at);
+        let far =
+            |(at, s): (usize, &Source)| (s.site.machine(), (!done(at, s)).then_some(s.worked_ns));
+        let sources = self.feeds.sources.iter().enumerate();
+        let mut reached: Vec<(u16, Option<u64>)> = sources.map(far).collect();
         if !here {
             reached.push((0, None));
         }

@@ -63,7 +63,8 @@ impl Session {
         observation.loss = self.losses();
         observation.unreachable = self.unreachable();
         let mut started = self.started;
-        let first = self.kept.batches.front().and_then(|events| events.first_ns());
+        let first = self.kept.batches.front().and_then(|events| events.first());
+        let first = first.map(|reading| self.analysis.machine_0_at(reading));
         match first {
             Some(first) if self.kept.gone > 0 => {
                 let later = first.saturating_sub(observation.armed_ns);
@@ -172,6 +173,9 @@ mod tests {
         assert_eq!(sizes, kept.bytes);
         let left: usize = kept.batches.iter().map(|batch| batch.len()).sum();
         assert_eq!(kept.gone + left as u64, 400);
-        assert_eq!(kept.batches.back().and_then(|batch| batch.first_ns()), Some(99));
+        assert_eq!(
+            kept.batches.back().and_then(|batch| batch.first()).map(|first| first.ns),
+            Some(99)
+        );
     }
 }

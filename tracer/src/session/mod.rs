@@ -215,8 +215,6 @@ impl Session {
         };
         if !round_trips.is_empty() {
             round_trips.iter().for_each(|trip| session.analysis.round_trip(trip));
-            // On the axis of the clocks that are known by now.
-            session.analysis.arm(session.observation.armed_ns);
             session.round_trips = round_trips;
         }
         session.start_probe()?;

@@ -52,7 +52,7 @@ impl Playback {
             replay.main.traces.iter().map(|(f, t, _)| (*f, Arc::clone(t))).collect();
         Ok(Self {
             report: Arc::new(replay.report.clone()),
-            analysis: begin(&topologies, observation),
+            analysis: begin(&topologies, &replay),
             replay,
             topologies,
             events,
@@ -127,7 +127,7 @@ impl Playback {
     fn go(&mut self, to_ns: u64) {
         let to_ns = to_ns.clamp(self.start_ns, self.end_ns);
         if to_ns < self.at_ns {
-            self.analysis = begin(&self.topologies, &self.replay.main.observation);
+            self.analysis = begin(&self.topologies, &self.replay);
             self.next = 0;
         }
         self.at_ns = to_ns;
@@ -136,7 +136,7 @@ impl Playback {
             self.analysis.push(self.events[self.next..until].to_vec());
             self.next = until;
         }
-        self.analysis.push(Vec::new());
+        self.analysis.flush();
     }
 
     /// What is to be shown now. At the end it is the report itself.
@@ -184,9 +184,10 @@ impl Playback {
     }
 }
 
-fn begin(topologies: &[(Family, Arc<Topology>)], observation: &Observation) -> Analysis {
-    let mut analysis = Analysis::new(topologies.iter().map(|(f, t)| (*f, Arc::clone(t))));
-    analysis.arm(observation.armed_ns);
+fn begin(topologies: &[(Family, Arc<Topology>)], replay: &Replay) -> Analysis {
+    let topologies = topologies.iter().map(|(f, t)| (*f, Arc::clone(t)));
+    let mut analysis = Analysis::with_clocks(topologies, &replay.main.clocks);
+    analysis.arm(replay.main.observation.armed_ns);
     analysis
 }
 
@@ -228,6 +229,28 @@ mod tests {
             assert_eq!(playback.snapshot().report.journeys, *before);
         }
         assert!(!playback.snapshot().player.unwrap().playing);
+    }
+
+    /// Between them the clocks are hours apart, and one of them is not that of the recording machine.
+    #[test]
+    fn packets_of_several_machines_come_as_time_goes_on() {
+        for apart in [false, true] {
+            let file = std::io::Cursor::new(record::testing::two_machines(apart));
+            let mut playback = Playback::open(&mut Reader::new(Box::new(file)).unwrap()).unwrap();
+            let mut arrived = vec![0];
+            while playback.snapshot().elapsed < playback.snapshot().player.unwrap().length {
+                assert!(playback.obey(&Command::Step(true)));
+                let before_the_end = playback.at_ns < playback.end_ns;
+                let snapshot = playback.snapshot();
+                if before_the_end && *arrived.last().unwrap() < snapshot.totals.arrived {
+                    arrived.push(snapshot.totals.arrived);
+                    let whole = |j: &&crate::report::JourneyReport| j.hops.len() == 10;
+                    let seen = snapshot.report.journeys.iter().filter(whole).count() as u64;
+                    assert!(seen >= snapshot.totals.arrived, "{apart}");
+                }
+            }
+            assert_eq!(arrived, [0, 1, 2, 3, 4], "{apart}");
+        }
     }
 
     #[test]

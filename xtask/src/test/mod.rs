@@ -28,8 +28,6 @@ struct Phase {
     name: &'static str,
     /// What it does, as its headline.
     about: &'static str,
-    /// Takes long: only with `--all`, or when it is named.
-    long: bool,
     run: fn(&Context) -> Result<Tally>,
 }
 
@@ -38,58 +36,45 @@ const PHASES: &[Phase] = &[
     Phase {
         name: "setup",
         about: "what building and testing needs",
-        long: false,
         run: |c| check(setup::run(c.machine)),
     },
-    Phase { name: "format", about: "formatting, eBPF crate too", long: false, run: |_| format() },
+    Phase { name: "format", about: "formatting, eBPF crate too", run: |_| format() },
     Phase {
         name: "ebpf",
         about: "build the eBPF programs",
-        long: false,
         run: |c| check(ebpf::build(c.machine)),
     },
-    Phase { name: "clippy", about: "lints", long: false, run: |_| clippy() },
+    Phase { name: "clippy", about: "lints", run: |_| clippy() },
     Phase {
         name: "clippy-ebpf",
         about: "lints of the eBPF crate",
-        long: false,
         run: |c| check(ebpf::clippy(c.machine)),
     },
-    Phase {
-        name: "unit",
-        about: "unit tests, without privileges",
-        long: false,
-        run: |c| binaries::unit(c),
-    },
+    Phase { name: "unit", about: "unit tests, without privileges", run: |c| binaries::unit(c) },
     Phase {
         name: "fuzz",
         about: "parsers, with what strangers might give them",
-        long: false,
         run: |_| fuzz::phase(),
     },
-    Phase { name: "doc", about: "examples in the documentation", long: false, run: |_| doc() },
+    Phase { name: "doc", about: "examples in the documentation", run: |_| doc() },
     Phase {
         name: "privileged",
         about: "tests on real namespaces and the real kernel",
-        long: false,
         run: |c| binaries::privileged(c),
     },
     Phase {
         name: "vm",
         about: "tests on Debian's kernels, in emulated machines",
-        long: true,
-        run: |c| vm::phase(c.machine, false),
+        run: |c| vm::phase(c.machine, false, c.all),
     },
     Phase {
         name: "vm-pair",
         about: "two emulated machines as one cluster",
-        long: true,
-        run: |c| vm::phase(c.machine, true),
+        run: |c| vm::phase(c.machine, true, c.all),
     },
     Phase {
         name: "leftovers",
         about: "nothing is left on this machine",
-        long: false,
         run: |c| c.leftovers.check(),
     },
 ];
@@ -98,6 +83,8 @@ const PHASES: &[Phase] = &[
 struct Context<'a> {
     machine: &'a Machine,
     leftovers: Leftovers,
+    /// Also the tests that take long.
+    all: bool,
 }
 
 /// Results, counted. A check such as clippy counts as one test.
@@ -141,7 +128,7 @@ pub struct TestArgs {
     /// Leave this phase out (may be repeated)
     #[arg(long, value_name = "PHASE", value_parser = names())]
     skip: Vec<String>,
-    /// Also the phases that take long: emulated machines with other kernels
+    /// In emulated machines all of the tests, not only a few
     #[arg(long)]
     all: bool,
 }
@@ -153,11 +140,7 @@ fn names() -> PossibleValuesParser {
 impl TestArgs {
     fn wants(&self, phase: &Phase) -> bool {
         let named = |list: &[String]| list.iter().any(|name| name == phase.name);
-        if self.only.is_empty() {
-            (self.all || !phase.long) && !named(&self.skip)
-        } else {
-            named(&self.only)
-        }
+        if self.only.is_empty() { !named(&self.skip) } else { named(&self.only) }
     }
 }
 
@@ -167,7 +150,7 @@ impl TestArgs {
 /// When Ctrl-C ends it, or signals cannot be caught. Tests that fail are in the exit code.
 pub fn run(machine: &Machine, args: &TestArgs) -> Result<ExitCode> {
     process::catch_signals()?;
-    let context = Context { machine, leftovers: Leftovers::before() };
+    let context = Context { machine, leftovers: Leftovers::before(), all: args.all };
     let began = Instant::now();
     let mut results: Vec<(&str, Tally, Duration)> = Vec::new();
     for phase in PHASES.iter().filter(|phase| args.wants(phase)) {
@@ -255,17 +238,15 @@ mod tests {
 
     #[test]
     fn phases_are_chosen_by_name() {
-        let wanted = |only: &[&str], skip: &[&str], all: bool| {
+        let wanted = |only: &[&str], skip: &[&str]| {
             let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-            let args = TestArgs { only: owned(only), skip: owned(skip), all };
+            let args = TestArgs { only: owned(only), skip: owned(skip), all: false };
             PHASES.iter().filter(|p| args.wants(p)).map(|p| p.name).collect::<Vec<_>>()
         };
-        assert_eq!(wanted(&["unit"], &[], false), ["unit"]);
-        assert_eq!(wanted(&["vm"], &[], false), ["vm"]);
-        assert_eq!(wanted(&[], &[], true).len(), PHASES.len());
-        let usual = wanted(&[], &[], false);
-        assert!(usual.contains(&"privileged") && !usual.contains(&"vm"));
-        let rest = wanted(&[], &["privileged", "leftovers"], true);
+        assert_eq!(wanted(&["unit"], &[]), ["unit"]);
+        assert_eq!(wanted(&["vm"], &[]), ["vm"]);
+        assert_eq!(wanted(&[], &[]).len(), PHASES.len());
+        let rest = wanted(&[], &["privileged", "leftovers"]);
         assert!(rest.len() == PHASES.len() - 2 && !rest.contains(&"privileged"));
     }
 

@@ -19,6 +19,11 @@ use crate::process::{output_of, run_step, target_dir};
 
 /// The tests that need a pair, a file of podtrace's `tests`.
 pub const TESTS: &str = "pair";
+/// Those of every test run.
+pub const FEW: [&str; 2] = [
+    "healthy::a_ping_is_followed_from_machine_to_machine_and_replayed_elsewhere",
+    "faults::a_packet_filter_on_the_far_machine_is_found",
+];
 /// Tells them where the sockets are: `A.control`, `A.nic` and `A.wire`, and the same of B.
 pub const VARIABLE: &str = "PODTRACE_PAIR";
 

@@ -69,8 +69,7 @@ pub struct Clocks {
     held: Vec<Event>,
     /// Up to which reading the events of a machine are complete; `None`: they are not waited for.
     complete: BTreeMap<u16, Option<u64>>,
-    /// Events of a machine that came after it was said to be complete, or after those of other machines
-    /// that they were due before.
+    /// Events of a machine that came when others that belong behind them had gone on.
     late: BTreeMap<u16, u64>,
     /// Events went on up to here on the axis, ns.
     frontier: u64,
@@ -100,6 +99,13 @@ pub(super) fn sort(hops: &mut Vec<Hop>) {
         hop.time_ns = now;
         hops.push(hop);
     }
+}
+
+/// Whether what has this place surely happened up to a time; of an error that nobody knows nothing is
+/// made.
+fn placed_by(ns: u64, error_ns: u64, until_ns: u64) -> bool {
+    let error_ns = if error_ns == UNKNOWN_ERROR_NS { 0 } else { error_ns };
+    ns.saturating_add(error_ns) <= until_ns
 }
 
 fn signed(ns: u64) -> i64 {
@@ -275,14 +281,13 @@ impl Clocks {
         if self.held.len() > MAX_HELD { self.force() } else { Vec::new() }
     }
 
-    /// Counts an event that its machine, or the others, should have been waited for.
+    /// Counts an event that surely belongs before others that went on already.
     fn note_late(&mut self, clock: Reading) {
-        let said = self.complete.get(&clock.machine).copied().flatten();
-        let behind = || {
+        let gone_on = self.frontier.max(self.forced);
+        if gone_on > 0 && {
             let placed = self.place(clock);
-            placed.ns.saturating_add(placed.error_ns) < self.forced
-        };
-        if said.is_some_and(|until| clock.ns <= until) || (self.forced > 0 && behind()) {
+            placed_by(placed.ns, placed.error_ns, gone_on)
+        } {
             *self.late.entry(clock.machine).or_default() += 1;
         }
     }
@@ -353,8 +358,7 @@ impl Clocks {
         let mut due = Vec::new();
         for mut event in std::mem::take(&mut self.held) {
             self.stamp(&mut event);
-            let error_ns = if event.error_ns == UNKNOWN_ERROR_NS { 0 } else { event.error_ns };
-            if event.time_ns.saturating_add(error_ns) <= until_ns {
+            if placed_by(event.time_ns, event.error_ns, until_ns) {
                 due.push(event);
             } else {
                 self.held.push(event);

@@ -154,7 +154,7 @@ fn progress_follows_the_journeys() {
     let at = tape.walk(&two, Forward, 0..3, ARMED + 100 * STEP);
     tape.walk(&three, Forward, 0..3, ARMED + 200 * STEP);
     let mut correlator = Correlator::new(&tape.topology, Limits::default());
-    correlator.arm(ARMED);
+    correlator.count_within(ARMED, None);
     correlator.push(tape.events.clone());
     correlator.push([]);
     assert_eq!((correlator.started(Forward), correlator.delivered(Forward)), (3, 1));
@@ -164,6 +164,7 @@ fn progress_follows_the_journeys() {
     correlator.push(tape.events.clone());
     correlator.push([]);
     assert_eq!(correlator.pending(), 1);
-    correlator.close(ARMED + 150 * STEP);
+    correlator.count_within(ARMED, Some(ARMED + 150 * STEP));
+    correlator.count_pending();
     assert_eq!(correlator.pending(), 0);
 }

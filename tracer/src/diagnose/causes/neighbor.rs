@@ -3,6 +3,7 @@
 use super::{Cause, Explanation, likely, told};
 use crate::diagnose::Case;
 use crate::diagnose::death::{Death, Ending};
+use crate::diagnose::verdict::Counts;
 use crate::model::Role;
 
 pub(super) const CAUSES: &[Cause] = &[
@@ -47,8 +48,9 @@ fn missing(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
 
 /// The answer came, but more packets were waiting for it than are kept.
 fn queue_full(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let overflow = death.dropped("NEIGH_QUEUEFULL", "*") && death.is_partial();
-    (overflow && case.open_questions(death).next().is_none()).then(|| {
+    let through = Counts::of(case, death.direction).delivered > 0;
+    let answered = case.questions(death).next().is_some_and(|question| question.answer.is_some());
+    (death.dropped("NEIGH_QUEUEFULL", "*") && through && answered).then(|| {
         let device = case.device(death);
         told(
             format!(

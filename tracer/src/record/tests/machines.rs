@@ -54,7 +54,8 @@ fn so_are_two_that_are_watched_from_a_third() {
     two_machines(true);
 }
 
-fn two_machines(apart: bool) {
+/// The recording, after it was compared with what was seen live.
+pub(crate) fn two_machines(apart: bool) -> Vec<u8> {
     let tape = Tape::of_pings(4);
     let topology = Arc::new(topology(&tape, apart));
     let parser = Parser::new(&topology);
@@ -132,4 +133,5 @@ fn two_machines(apart: bool) {
 
     let replay = play(&file).unwrap();
     assert_eq!(json::render(&replay.report), json::render(&live));
+    file
 }

@@ -22,6 +22,7 @@ use tape::{Shared, Tape, play};
 /// For tests of what comes after a recording.
 pub(crate) mod testing {
     pub(crate) use super::fixture;
+    pub(crate) use super::machines::two_machines;
     pub(crate) use super::tape::{Shared, play};
 }
 
