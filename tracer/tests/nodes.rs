@@ -43,9 +43,13 @@ fn spec() -> Spec {
 }
 
 fn start(nodes: &Nodes) -> Session {
+    start_with(spec(), nodes)
+}
+
+fn start_with(spec: Spec, nodes: &Nodes) -> Session {
     let end = |name| endpoint::resolve(name, nodes).expect("endpoint");
     let (src, dst) = (end("A.a"), end("B.b"));
-    Session::start(spec(), src, &dst, nodes, Arc::default()).expect("a session")
+    Session::start(spec, src, &dst, nodes, Arc::default()).expect("a session")
 }
 
 fn finish(mut session: Session) -> Report {
@@ -243,6 +247,30 @@ fn a_node_that_dies_leaves_what_the_rest_can_prove() {
     far.lives_for.store(0, Relaxed);
     let report = finish(session);
     assert_eq!(report.verdict.status, Status::Inconclusive, "{:#?}", report.verdict);
+}
+
+/// Events wait for those of other machines, but not for those of one from which none can come.
+#[test]
+fn a_node_that_is_gone_holds_up_no_other() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    let far = far(DAY);
+    far.lives_for.store(25, Relaxed);
+    let spec = Spec { count: Some(400), interval: Duration::from_millis(5), ..spec() };
+    let mut session = start_with(spec, &nodes(&lab, &[("B", far)]));
+    let mut seen_while_sending = 0;
+    while session.step(Duration::from_millis(20)) {
+        let progress = session.progress();
+        if progress.sent < Some(400) {
+            seen_while_sending = progress.seen;
+        }
+    }
+    assert!(seen_while_sending > 100, "{seen_while_sending}");
+    let report = session.finish().expect("a report").report;
+    assert_eq!(report.verdict.status, Status::Inconclusive, "{:#?}", report.verdict);
+    assert_eq!(report.packets.sent, 400, "{:#?}", report.packets);
 }
 
 #[test]
