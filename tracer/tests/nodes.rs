@@ -258,19 +258,18 @@ fn a_node_that_is_gone_holds_up_no_other() {
     let lab = TestLab::up(|_| {});
     let far = far(DAY);
     far.lives_for.store(25, Relaxed);
-    let spec = Spec { count: Some(400), interval: Duration::from_millis(5), ..spec() };
+    let spec = Spec { count: Some(4000), interval: Duration::from_millis(5), ..spec() };
     let mut session = start_with(spec, &nodes(&lab, &[("B", far)]));
-    let mut seen_while_sending = 0;
-    while session.step(Duration::from_millis(20)) {
-        let progress = session.progress();
-        if progress.sent < Some(400) {
-            seen_while_sending = progress.seen;
-        }
+    while session.progress().seen < 100 {
+        assert!(session.step(Duration::from_millis(20)), "{:?}", session.progress());
+        assert!(session.progress().sent < Some(4000), "{:?}", session.progress());
     }
-    assert!(seen_while_sending > 100, "{seen_while_sending}");
     let report = session.finish().expect("a report").report;
-    assert_eq!(report.verdict.status, Status::Inconclusive, "{:#?}", report.verdict);
-    assert_eq!(report.packets.sent, 400, "{:#?}", report.packets);
+    // Whether a packet or two were seen to arrive before: of the others nothing is known.
+    let verdict = &report.verdict;
+    assert!(matches!(verdict.status, Status::Delivered | Status::Inconclusive), "{verdict:#?}");
+    assert_ne!(verdict.confidence, Confidence::Proven, "{verdict:#?}");
+    assert!(report.packets.delivered < 10, "{:#?}", report.packets);
 }
 
 #[test]
