@@ -71,10 +71,8 @@ pub struct Clocks {
     complete: BTreeMap<u16, Option<u64>>,
     /// Events of a machine that came when others that belong behind them had gone on.
     late: BTreeMap<u16, u64>,
-    /// Events went on up to here on the axis, ns.
+    /// Events went on up to here on the axis, ns: what is placed before now is late.
     frontier: u64,
-    /// Up to here they went on without waiting for others any longer, ns.
-    forced: u64,
 }
 
 /// Puts hops in the order of the axis. Those of one machine stay in the order of its clock.
@@ -125,7 +123,6 @@ impl Clocks {
             complete: BTreeMap::new(),
             late: BTreeMap::new(),
             frontier: 0,
-            forced: 0,
         };
         for machine in topology.machines.values() {
             clocks.meet(*machine);
@@ -149,7 +146,6 @@ impl Clocks {
             complete: BTreeMap::new(),
             late: BTreeMap::new(),
             frontier: 0,
-            forced: 0,
         }
     }
 
@@ -160,7 +156,6 @@ impl Clocks {
             complete: BTreeMap::new(),
             late: BTreeMap::new(),
             frontier: 0,
-            forced: 0,
             ..self.clone()
         }
     }
@@ -283,11 +278,11 @@ impl Clocks {
 
     /// Counts an event that surely belongs before others that went on already.
     fn note_late(&mut self, clock: Reading) {
-        let gone_on = self.frontier.max(self.forced);
-        if gone_on > 0 && {
-            let placed = self.place(clock);
-            placed_by(placed.ns, placed.error_ns, gone_on)
-        } {
+        if self.frontier == 0 {
+            return;
+        }
+        let placed = self.place(clock);
+        if placed_by(placed.ns, placed.error_ns, self.frontier) {
             *self.late.entry(clock.machine).or_default() += 1;
         }
     }
@@ -334,7 +329,8 @@ impl Clocks {
         due.iter_mut().for_each(|event| self.stamp(event));
         due.sort_by_key(|event| event.time_ns);
         self.held = due.split_off(due.len() / 2);
-        self.forced = due.last().map_or(self.forced, |event| self.forced.max(event.time_ns));
+        let last = due.last().map_or(0, |event| event.time_ns);
+        self.frontier = self.frontier.max(last);
         due
     }
 
