@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::process::Command;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{privileged, unique_name};
-use tracer::model::ProbeResult;
+use tracer::model::{AttemptOutcome, ProbeResult};
 use tracer::netns::Netns;
 use tracer::probe::{Probe, ProbeHandle, Proto};
 
@@ -104,6 +105,17 @@ fn complete(result: &ProbeResult, count: u64) {
     assert!(result.errors.is_empty(), "{result:?}");
 }
 
+/// Every attempt is told, had this outcome, and left from a port of its own.
+fn told(result: &ProbeResult, outcome: AttemptOutcome) {
+    if result.proto == "icmp" {
+        assert_eq!(result.attempts, []);
+        return;
+    }
+    let ports: HashSet<_> = result.attempts.iter().map(|attempt| attempt.port).collect();
+    assert_eq!(ports.len() as u64, result.sent, "{result:?}");
+    assert!(result.attempts.iter().all(|a| a.port != 0 && a.outcome == outcome), "{result:?}");
+}
+
 #[test]
 fn pings_are_answered() {
     let Some(pair) = Pair::new() else { return };
@@ -176,12 +188,11 @@ fn errors_of_the_network_are_counted() {
 fn errors_of_the_socket_are_counted() {
     let Some(pair) = Pair::new() else { return };
     for proto in [Proto::Icmp, Proto::Tcp, Proto::Udp] {
-        if proto != Proto::Udp {
-            let dst = "192.0.2.1".parse().unwrap();
-            let result = pair.run(Probe { dst, ..probe(proto, true) });
-            let expected = [("ENETUNREACH: Network is unreachable".to_owned(), 5)];
-            assert_eq!((result.sent, &result.errors[..]), (5, &expected[..]), "{proto}");
-        }
+        let dst = "192.0.2.1".parse().unwrap();
+        let result = pair.run(Probe { dst, ..probe(proto, true) });
+        let expected = [("ENETUNREACH: Network is unreachable".to_owned(), 5)];
+        assert_eq!((result.sent, &result.errors[..]), (5, &expected[..]), "{proto}");
+        told(&result, AttemptOutcome::Error);
     }
     run(&format!(
         "ip netns exec {} nft 'add table ip t; add chain ip t o \
@@ -226,6 +237,7 @@ fn connections_are_made_refused_or_time_out() {
     let begin = Instant::now();
     let result = pair.run(Probe { timeout, ..probe(Proto::Tcp, true) });
     assert_eq!((result.sent, result.answered), (5, 0), "{result:?}");
+    told(&result, AttemptOutcome::Unanswered);
     assert!(result.errors.is_empty() && begin.elapsed() < Duration::from_secs(60));
 }
 
@@ -241,12 +253,13 @@ fn datagrams_are_answered_or_refused() {
             let result = pair.run(Probe { size, ..probe(Proto::Udp, v4) });
             complete(&result, 5);
             assert_eq!(result.refused, 5, "size {size}");
+            told(&result, AttemptOutcome::Refused);
         }
         let any = if v4 { "0.0.0.0:7777" } else { "[::]:7777" };
         let server = pair.far(|| UdpSocket::bind(any).unwrap());
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let echo = std::thread::spawn(move || {
-            let mut seen = std::collections::HashSet::new();
+            let mut seen = HashSet::new();
             for _ in 0..10 {
                 let mut buffer = [0; 2048];
                 let (length, from) = server.recv_from(&mut buffer).unwrap();
@@ -258,6 +271,7 @@ fn datagrams_are_answered_or_refused() {
         });
         let result = pair.run(Probe { size: 1000, count: 10, ..probe(Proto::Udp, v4) });
         complete(&result, 10);
+        told(&result, AttemptOutcome::Answered);
         assert_eq!(result.refused, 0);
         assert_eq!(echo.join().unwrap(), 10, "payloads must differ");
     }

@@ -16,6 +16,8 @@ pub use journeys::{
     ByteRange, Hop, HopStats, IcmpReport, Journey, JourneyDrop, Missing, Outcome, Resolution,
     StreamPlace, Trace,
 };
-pub use observation::{Loss, NodePing, Observation, ProbeResult, Unreachable};
+pub use observation::{
+    Attempt, AttemptOutcome, Loss, NodePing, Observation, ProbeResult, Unreachable,
+};
 pub use packets::{Body, Ethernet, Fragment, Ip, L4, Mac, Neighbor, Outer, Packet, tcp_flags};
 pub use topology::{Direction, Hook, Names, Point, Role, Station, StationId, Topology, VxlanInfo};

@@ -143,4 +143,37 @@ pub struct ProbeResult {
     pub errors: Vec<(String, u64)>,
     /// Round-trip times, ns, in order of sending.
     pub rtt_ns: Vec<u64>,
+    /// TCP and UDP, where each attempt has a socket of its own: what became of the first 4096, in
+    /// order of sending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+}
+
+impl ProbeResult {
+    /// Attempts that are told one by one: what they tell (which backend does not answer) is soon told,
+    /// and results are sent from node to node.
+    pub const MAX_ATTEMPTS: usize = 4096;
+}
+
+/// One connection attempt or datagram of the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Local port that it left from; 0 when the kernel gave it none.
+    pub port: u16,
+    /// What became of it.
+    pub outcome: AttemptOutcome,
+}
+
+/// What became of one attempt of the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptOutcome {
+    /// A reply came: SYN-ACK, datagram.
+    Answered,
+    /// A refusal came: RST, port unreachable.
+    Refused,
+    /// Nothing came.
+    Unanswered,
+    /// The kernel did not send it, or an ICMP error other than a refusal came.
+    Error,
 }

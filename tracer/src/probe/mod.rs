@@ -21,11 +21,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use socket2::SockAddr;
+use socket2::{SockAddr, Socket};
 
 use crate::model::ProbeResult;
 use crate::netns::{Guard, Netns};
 use tally::{Counters, Tally};
+
+/// Sockets that may be open at once: half of the usual limit of open files (1024). Beyond it the oldest
+/// attempt counts as unanswered.
+const MAX_OPEN: usize = 512;
 
 /// What kind of traffic to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -35,7 +39,7 @@ pub enum Proto {
     Icmp,
     /// TCP connection attempts, each on a socket of its own.
     Tcp,
-    /// UDP datagrams from one socket.
+    /// UDP datagrams, each from a socket of its own.
     Udp,
 }
 
@@ -169,11 +173,16 @@ impl Probe {
     }
 
     /// Binds `socket` to the source address.
-    fn bind(&self, socket: &socket2::Socket) -> io::Result<()> {
+    fn bind(&self, socket: &Socket) -> io::Result<()> {
         socket.bind(&self.local()).map_err(|e| {
             self.context(&format!("send from {} (is it an address of the pod?)", self.src), &e)
         })
     }
+}
+
+/// Port that `socket` is bound to; 0 where the kernel does not say.
+fn local_port(socket: &Socket) -> u16 {
+    socket.local_addr().ok().and_then(|addr| addr.as_socket()).map_or(0, |addr| addr.port())
 }
 
 impl ProbeHandle {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::model::ProbeResult;
+use crate::model::{Attempt, AttemptOutcome, ProbeResult};
 
 /// Packets remembered while they wait for an answer; at most as many as ICMP has sequence numbers.
 const WINDOW: usize = 1 << 16;
@@ -74,6 +74,23 @@ impl Tally {
         self.counters.sent.store(self.result.sent, Ordering::Relaxed);
     }
 
+    /// Packet `number`, which was just counted, leaves from local `port` (0: it got none).
+    pub(super) fn attempt(&mut self, number: u64, port: u16) {
+        let attempts = &mut self.result.attempts;
+        // Packet n is the nth of them.
+        if attempts.len() as u64 == number && attempts.len() < ProbeResult::MAX_ATTEMPTS {
+            attempts.push(Attempt { port, outcome: AttemptOutcome::Unanswered });
+        }
+    }
+
+    /// Enters what became of packet `number`, where attempts are told one by one.
+    fn became(&mut self, number: u64, outcome: AttemptOutcome) {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(attempt) = self.result.attempts.get_mut(index) {
+            attempt.outcome = outcome;
+        }
+    }
+
     /// Takes back the last [`Tally::send`]: the kernel was not ready for it.
     pub(super) fn unsend(&mut self) {
         if let Some(Slot::Waiting(_)) = self.window.back() {
@@ -93,6 +110,7 @@ impl Tally {
         *slot = Slot::Answered(rtt);
         self.waiting -= 1;
         self.result.answered += 1;
+        self.became(number, AttemptOutcome::Answered);
         self.counters.answered.store(self.result.answered, Ordering::Relaxed);
         while self.window.front().is_some_and(|s| !matches!(s, Slot::Waiting(_))) {
             self.retire();
@@ -104,23 +122,28 @@ impl Tally {
     pub(super) fn refuse(&mut self, number: u64, now: Instant) {
         if self.answer(number, now) {
             self.result.refused += 1;
+            self.became(number, AttemptOutcome::Refused);
         }
     }
 
     /// Packet `number` failed with `error`.
     pub(super) fn fail(&mut self, number: u64, error: String) {
-        self.give_up(number);
+        if self.give_up(number) {
+            self.became(number, AttemptOutcome::Error);
+        }
         self.error(error);
     }
 
-    /// Nothing more is expected for packet `number`.
-    pub(super) fn give_up(&mut self, number: u64) {
+    /// Nothing more is expected for packet `number`; false if nothing was.
+    pub(super) fn give_up(&mut self, number: u64) -> bool {
         if let Some(slot) = self.slot(number)
             && matches!(slot, Slot::Waiting(_))
         {
             *slot = Slot::Closed;
             self.waiting -= 1;
+            return true;
         }
+        false
     }
 
     /// Counts an error that belongs to no packet in particular.
@@ -135,12 +158,6 @@ impl Tally {
             Some(entry) => entry.1 += 1,
             None => errors.push((text, 1)),
         }
-    }
-
-    /// The packet that has waited longest.
-    pub(super) fn oldest_waiting(&self) -> Option<u64> {
-        let index = self.window.iter().position(|s| matches!(s, Slot::Waiting(_)))?;
-        Some(self.first + index as u64)
     }
 
     /// The full number of the latest packet sent whose low 16 bits are `low`.
@@ -206,11 +223,51 @@ mod tests {
         assert!(!tally.answer(2, start + Duration::from_nanos(900)), "a duplicate counts twice");
         assert!(!tally.answer(9, start), "an answer to nothing counts");
         assert_eq!(tally.waiting(), 1);
-        assert_eq!(tally.oldest_waiting(), Some(1));
         let result = tally.finish();
         assert_eq!((result.sent, result.answered), (4, 2));
         assert_eq!(result.rtt_ns, [500, 300]);
         assert_eq!(result.errors, [("EPERM".to_owned(), 1)]);
+        assert_eq!(result.attempts, [], "pings have no ports");
+    }
+
+    #[test]
+    fn attempts_tell_port_and_outcome() {
+        let now = Instant::now();
+        let mut tally = tally();
+        for port in [5, 4, 3, 2] {
+            let number = tally.sent();
+            tally.send(now);
+            tally.attempt(number, port);
+        }
+        tally.fail(3, "EPERM".into());
+        tally.refuse(1, now);
+        assert!(tally.answer(2, now));
+        tally.refuse(2, now);
+        tally.fail(2, "late".into());
+        let outcome = |port, outcome| Attempt { port, outcome };
+        assert_eq!(
+            tally.finish().attempts,
+            [
+                outcome(5, AttemptOutcome::Unanswered),
+                outcome(4, AttemptOutcome::Refused),
+                outcome(3, AttemptOutcome::Answered),
+                outcome(2, AttemptOutcome::Error),
+            ]
+        );
+    }
+
+    #[test]
+    fn attempts_told_one_by_one_are_bounded() {
+        let (now, max) = (Instant::now(), ProbeResult::MAX_ATTEMPTS);
+        let mut tally = tally();
+        for number in 0..max as u64 + 2 {
+            tally.send(now);
+            tally.attempt(number, 1);
+            tally.refuse(number, now);
+        }
+        let result = tally.finish();
+        assert_eq!(result.refused, max as u64 + 2);
+        assert_eq!(result.attempts.len(), max);
     }
 
     #[test]

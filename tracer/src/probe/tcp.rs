@@ -8,13 +8,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::Probe;
 use super::engine::{Sent, Transport};
 use super::tally::{Tally, error_text};
-
-/// Attempts that may be open at once: half of the usual limit of open files (1024). Beyond it the
-/// oldest counts as unanswered.
-const MAX_OPEN: usize = 512;
+use super::{MAX_OPEN, Probe, local_port};
 
 /// A TCP probe.
 pub(super) struct Tcp {
@@ -46,8 +42,9 @@ impl Tcp {
         Ok(socket)
     }
 
-    fn connect(&self) -> io::Result<Socket> {
-        let socket = self.socket()?;
+    fn connect(&self, number: u64, tally: &mut Tally) -> io::Result<Socket> {
+        let socket = self.socket().inspect_err(|_| tally.attempt(number, 0))?;
+        tally.attempt(number, local_port(&socket));
         match socket.connect(&self.to) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
             _ => Ok(socket),
@@ -70,7 +67,7 @@ impl Transport for Tcp {
     fn send(&mut self, tally: &mut Tally) -> Sent {
         let (number, since) = (tally.sent(), Instant::now());
         tally.send(since);
-        match self.connect() {
+        match self.connect(number, tally) {
             Ok(socket) => self.open.push_back(Attempt { number, since, socket }),
             Err(error) => settle(tally, number, &error, since),
         }

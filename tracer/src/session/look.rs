@@ -118,6 +118,8 @@ impl Session {
                 all.answered += result.answered;
                 all.refused += result.refused;
                 all.rtt_ns.extend(result.rtt_ns);
+                all.attempts.extend(result.attempts);
+                all.attempts.truncate(ProbeResult::MAX_ATTEMPTS);
                 for (error, count) in result.errors {
                     match all.errors.iter_mut().find(|(known, _)| *known == error) {
                         Some((_, n)) => *n += count,

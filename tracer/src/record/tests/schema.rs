@@ -234,7 +234,11 @@ fn records_are_as_the_schema_says() {
     let observation = Observation {
         loss: vec![("A".into(), Loss::default())],
         unreachable: vec![Unreachable { node: "B".into(), since_ns: 1, why: "x".into() }],
-        probe: Some(ProbeResult { errors: vec![("x".into(), 1)], ..ProbeResult::default() }),
+        probe: Some(ProbeResult {
+            errors: vec![("x".into(), 1)],
+            attempts: vec![Attempt { port: 1, outcome: AttemptOutcome::Error }],
+            ..ProbeResult::default()
+        }),
         node_ping: Some(NodePing {
             from: "A".into(),
             to: "B".into(),
