@@ -1,10 +1,12 @@
 //! Endpoints: from what the user typed to a node, a namespace and addresses.
 //!
-//! Enters: `A.a`, `shop/web`, `web` or an address, and the nodes that there are. Leaves: a
+//! Enters: `A.a`, `shop/web`, `web`, `A`, `node/A` or an address, and the nodes that there are. Leaves: a
 //! [`Resolved`] end with its namespaces held open. Understanding the text ([`name`]) is pure; finding
 //! namespaces ([`search`]) asks the nodes.
 
+mod host;
 mod name;
+mod outside;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -13,8 +15,11 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::inventory::{Node, Place, Pod};
-use crate::model::End;
+use crate::model::{End, EndKind};
 use crate::node::{Locate, Namespace, NodeError, Nodes};
+
+pub use host::face;
+pub use outside::{outside, source};
 
 /// A node that can be observed.
 #[derive(Clone, Debug)]
@@ -48,7 +53,9 @@ pub enum EndpointError {
     )]
     NoInventory(String),
     /// Not of any form that is understood.
-    #[error("{0:?} is no endpoint; use NODE.POD, NAMESPACE/POD, POD or an IP address")]
+    #[error(
+        "{0:?} is no endpoint; use NODE.POD, NAMESPACE/POD, POD, NODE, node/NODE or an IP address"
+    )]
     Syntax(String),
     /// No such pod on the node.
     #[error("pod {pod:?} not found on node {node}{}", nearest(near))]
@@ -187,10 +194,15 @@ pub fn resolve(text: &str, nodes: &Nodes) -> Result<Resolved, EndpointError> {
         name::Target::Pod(node, found, None) => pod(nodes, node, found),
         name::Target::Pod(node, found, Some(ip)) => {
             let mut resolved = pod(nodes, node, found)?;
-            // Who types an address means that address.
+            // Who types an address means that address; a node's is the node's, whoever uses it.
             resolved.end.ips = vec![ip];
+            if resolved.end.kind == EndKind::Node {
+                resolved.end.name.clone_from(&resolved.end.node);
+                resolved.end.pod = None;
+            }
             Ok(resolved)
         }
+        name::Target::Node(node) => host::node(nodes, node),
         name::Target::Address(ip) => search::by_address(ip, nodes),
     }
 }
@@ -202,6 +214,7 @@ pub fn resolve(text: &str, nodes: &Nodes) -> Result<Resolved, EndpointError> {
 pub fn pod(nodes: &Nodes, node: &Node, pod: &Pod) -> Result<Resolved, EndpointError> {
     let netns = node_netns(nodes, node)?;
     let (pod_netns, ips) = pod_netns(node, pod, &netns)?;
+    let on_host = pod_netns.inum() == netns.inum();
     Ok(Resolved {
         end: End {
             name: label(node, pod),
@@ -209,6 +222,7 @@ pub fn pod(nodes: &Nodes, node: &Node, pod: &Pod) -> Result<Resolved, EndpointEr
             pod: Some(pod.name.clone()),
             ips,
             netns_inum: pod_netns.inum(),
+            kind: if on_host { EndKind::Node } else { EndKind::Pod },
             service: None,
         },
         pod_netns,
@@ -222,7 +236,9 @@ pub fn pod(nodes: &Nodes, node: &Node, pod: &Pod) -> Result<Resolved, EndpointEr
 /// # Errors
 /// When both ends are the same pod, or the same node's own namespace.
 pub fn distinct(src: &Resolved, dst: &Resolved) -> Result<(), EndpointError> {
-    if src.pod_netns.inum() != dst.pod_netns.inum() || dst.end.service.is_some() {
+    let outside = src.end.is_outside() || dst.end.is_outside();
+    let apart = src.pod_netns.inum() != dst.pod_netns.inum();
+    if apart || outside || dst.end.service.is_some() {
         return Ok(());
     }
     let what = match (&src.end.pod, src.pod_netns.inum() == src.node.netns.inum()) {

@@ -12,10 +12,15 @@ use anyhow::{Context, Result};
 
 use crate::endpoint::{self, EndpointError, NodeHandle, Resolved};
 use crate::expect::translate::{Target, Wanted, ports, targets};
+use crate::expect::unknown;
 use crate::facts::NetnsFacts;
-use crate::model::{End, Leads, Service};
+use crate::model::{End, EndKind, Leads, Service};
 use crate::node::{Depth, Nodes};
 use crate::session::SpecError;
+
+/// Nodes that are asked whether an address is a service's, at most: kube-proxy writes the same rules
+/// on all of them.
+const MAX_ASKED: usize = 8;
 
 /// The flow that is asked for, as far as it decides on a translation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +65,9 @@ pub fn destination(text: &str, src: &Resolved, flow: Flow, nodes: &Nodes) -> Res
                 // Missing on a pod network: that is a pod's address, not a service's.
                 None if home_of(ip, &src.node, nodes).is_some() => {
                     Err(EndpointError::Address(ip).into())
+                }
+                None if !is_service(ip, src, nodes) => {
+                    Ok(plain(endpoint::outside(ip, src.node.clone())))
                 }
                 None => Ok(plain(nowhere(ip, src, flow))),
             }
@@ -172,13 +180,28 @@ fn choice(target: &Target, service: &Service, to: &Resolved) -> Vec<String> {
 /// The node whose bridge has the network of a pod's address: `first`, or one of the inventory.
 fn home_of(ip: IpAddr, first: &NodeHandle, nodes: &Nodes) -> Option<NodeHandle> {
     let has = |node: &NodeHandle| {
-        node.netns.read(Depth::Tables, &[]).is_ok_and(|facts| facts.bridge_of(ip).is_some())
+        node.netns
+            .read(Depth::Tables, &[])
+            .is_ok_and(|facts| facts.bridge_of(ip).is_some_and(|l| !facts.leads_out(l)))
     };
     let others = nodes.inventory().into_iter().flat_map(|i| &i.nodes).filter_map(|n| {
         let netns = endpoint::node_netns(nodes, n).ok()?;
         Some(NodeHandle { name: n.name.clone(), netns })
     });
     [first.clone()].into_iter().chain(others).find(has)
+}
+
+/// Whether the rules of any node say that an address is a service's.
+fn is_service(ip: IpAddr, src: &Resolved, nodes: &Nodes) -> bool {
+    let others = nodes.inventory().into_iter().flat_map(|i| &i.nodes);
+    let others = others.filter_map(|node| endpoint::node_netns(nodes, node).ok());
+    let states: Vec<NetnsFacts> = [src.node.netns.clone()]
+        .into_iter()
+        .chain(others.filter(|netns| netns.inum() != src.node.netns.inum()))
+        .take(MAX_ASKED)
+        .filter_map(|netns| netns.read(Depth::Translations, &[ip]).ok())
+        .collect();
+    unknown::is_service(ip, states.iter())
 }
 
 /// A service address that nothing translates: packets to it are the source node's to deal with.
@@ -207,6 +230,7 @@ fn on_node(name: String, ip: IpAddr, node: NodeHandle) -> Resolved {
             pod: None,
             ips: vec![ip],
             netns_inum: node.netns.inum(),
+            kind: EndKind::default(),
             service: None,
         },
         pod_netns: node.netns.clone(),

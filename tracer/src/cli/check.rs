@@ -97,9 +97,10 @@ impl CheckArgs {
 
     fn audit(&self) -> anyhow::Result<Audit> {
         let nodes = Nodes::new(Inventory::load(self.inventory.as_deref())?);
-        let src = endpoint::resolve(&self.src, &nodes)?;
+        let mut src = endpoint::source(&self.src, &self.dst, &nodes)?;
         let of = service::Flow { proto: self.protocol(), port: self.port, probe: true };
-        let dst = service::destination(&self.dst, &src, of, &nodes)?.resolved;
+        let mut dst = service::destination(&self.dst, &src, of, &nodes)?.resolved;
+        endpoint::face(&mut src, &mut dst);
         endpoint::distinct(&src, &dst)?;
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Family::V4,

@@ -216,8 +216,12 @@ fn required(inventory: Option<Inventory>) -> Result<Inventory, InventoryError> {
 
 /// The stations between two ends.
 fn between(nodes: &Nodes, src: &str, dst: &str) -> anyhow::Result<Interfaces> {
-    let src = endpoint::resolve(src, nodes)?;
-    let dst = endpoint::resolve(dst, nodes)?;
+    let mut src = endpoint::source(src, dst, nodes)?;
+    let mut dst = match endpoint::resolve(dst, nodes) {
+        Err(EndpointError::Address(ip)) => endpoint::outside(ip, src.node.clone()),
+        found => found?,
+    };
+    endpoint::face(&mut src, &mut dst);
     endpoint::distinct(&src, &dst)?;
     let facts = facts::collect(nodes, &src, &dst)?.facts;
     let family = Family::common(&src.end, &dst.end)?;

@@ -52,13 +52,15 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         return Err(usage("--format jsonl needs the recording in one file".into()).into());
     }
     let nodes = Nodes::new(Inventory::load(args.inventory.as_deref())?);
-    let src = endpoint::resolve(src, &nodes)?;
+    let mut src = endpoint::source(src, dst, &nodes)?;
     let flow = service::Flow {
         proto: args.probe.or(args.proto).map(Proto::number),
         port: args.port,
         probe: args.probe.is_some(),
     };
-    let Destination { resolved: dst, mut notes } = service::destination(dst, &src, flow, &nodes)?;
+    let Destination { resolved: mut dst, mut notes } =
+        service::destination(dst, &src, flow, &nodes)?;
+    endpoint::face(&mut src, &mut dst);
     endpoint::distinct(&src, &dst)?;
     if [&src, &dst].iter().any(|end| !end.node.netns.site.is_remote()) {
         privileges::check()?;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::model::{
-    Body, Direction, DropInfo, End, Ethernet, Event, EventKind, Fragment, Gso, Hook, Ip, L4, Mac,
-    Names, Neighbor, Observation, Outer, Packet, Point, Reading, Role, Station, StationId,
+    Body, Direction, DropInfo, End, EndKind, Ethernet, Event, EventKind, Fragment, Gso, Hook, Ip,
+    L4, Mac, Names, Neighbor, Observation, Outer, Packet, Point, Reading, Role, Station, StationId,
     Topology, Trace, VxlanInfo, tcp_flags,
 };
 
@@ -62,6 +62,7 @@ fn end(name: &str, node: &str, pod: &str, ips: &[&str], netns: u32) -> Option<En
         pod: Some(pod.into()),
         ips: ips.iter().map(|i| ip(i)).collect(),
         netns_inum: netns,
+        kind: EndKind::default(),
         service: None,
     })
 }

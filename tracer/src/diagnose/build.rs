@@ -11,8 +11,8 @@ use super::text::{icmp_text, journey_line, point_report, proto_name, tcp_flags_t
 use super::verdict::Counts;
 use crate::expect::audit::WalkReport;
 use crate::model::{
-    Body, Direction, End, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names, NodeClock,
-    Outcome, Packet, Point, Service, Topology, UNKNOWN_ERROR_NS,
+    Body, Direction, End, EndKind, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names,
+    NodeClock, Outcome, Packet, Point, Service, Topology, UNKNOWN_ERROR_NS,
 };
 use crate::report::{
     ClockMethod, ClockReport, DirectionReport, DropReport, EndReport, HeaderReport, HopReport,
@@ -28,6 +28,7 @@ pub(super) fn end(end: Option<&End>) -> EndReport {
             node: end.node.clone(),
             pod: end.pod.clone(),
             ips: end.ips.iter().map(ToString::to_string).collect(),
+            kind: end.kind,
             service: end.service.as_ref().map(Service::address),
         },
         None => EndReport {
@@ -35,6 +36,7 @@ pub(super) fn end(end: Option<&End>) -> EndReport {
             node: String::new(),
             pod: None,
             ips: Vec::new(),
+            kind: EndKind::default(),
             service: None,
         },
     }

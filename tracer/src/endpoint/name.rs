@@ -11,6 +11,8 @@ use crate::inventory::{Inventory, Node, Pod};
 pub(super) enum Target<'a> {
     /// A pod of the inventory, and the one address that was asked for, if it was an address.
     Pod(&'a Node, &'a Pod, Option<IpAddr>),
+    /// A node of the inventory.
+    Node(&'a Node),
     /// An address that no pod of the inventory has.
     Address(IpAddr),
 }
@@ -28,6 +30,9 @@ pub(super) fn understand<'a>(
         return Err(syntax());
     }
     let inventory = inventory.ok_or_else(|| EndpointError::NoInventory(text.to_owned()))?;
+    if let Some(node) = node_of(text, inventory)? {
+        return Ok(Target::Node(node));
+    }
     let (node, pod) = match text.split_once('/') {
         Some((namespace, pod)) if namespace.is_empty() || pod.is_empty() || pod.contains('/') => {
             return Err(syntax());
@@ -41,13 +46,46 @@ pub(super) fn understand<'a>(
     Ok(Target::Pod(node, pod, None))
 }
 
+/// The node that is named so, as `NODE` or `node/NODE`.
+fn node_of<'a>(text: &str, inventory: &'a Inventory) -> Result<Option<&'a Node>, EndpointError> {
+    let named = |name: &str| inventory.nodes.iter().find(|n| n.name == name);
+    if let Some(name) = text.strip_prefix("node/") {
+        // A namespace may be called so.
+        let namespace = inventory.pods().any(|(_, pod)| pod.namespace == "node");
+        return match named(name) {
+            None if !namespace => Err(EndpointError::Node {
+                node: name.to_owned(),
+                nodes: list(inventory.nodes.iter().map(|n| n.name.as_str())),
+            }),
+            found => Ok(found),
+        };
+    }
+    let Some(node) = named(text) else { return Ok(None) };
+    let on_other = |(other, pod): &(&Node, &Pod)| {
+        pod.name == text || text == format!("{}.{}", other.name, pod.name)
+    };
+    match inventory.pods().find(on_other) {
+        Some((other, pod)) => Err(EndpointError::Ambiguous {
+            text: text.to_owned(),
+            candidates: format!("node/{text}, {}", label(other, pod)),
+        }),
+        None => Ok(Some(node)),
+    }
+}
+
 fn address<'a>(
     text: &str,
     ip: IpAddr,
     inventory: Option<&'a Inventory>,
 ) -> Result<Target<'a>, EndpointError> {
     let pods = inventory.into_iter().flat_map(Inventory::pods);
-    match only(text, pods.filter(|(_, pod)| pod.ips.contains(&ip)))? {
+    let holders: Vec<_> = pods.filter(|(_, pod)| pod.ips.contains(&ip)).collect();
+    // Several pods of one node share an address by using the node's network.
+    let shared = holders.iter().all(|(node, _)| node.name == holders[0].0.name);
+    if holders.len() > 1 && shared {
+        return Ok(Target::Address(ip));
+    }
+    match only(text, holders.into_iter())? {
         Some((node, pod)) => Ok(Target::Pod(node, pod, Some(ip))),
         None => Ok(Target::Address(ip)),
     }

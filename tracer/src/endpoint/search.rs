@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{EndpointError, NodeHandle, Resolved, label};
+use super::{EndpointError, NodeHandle, Resolved, label, outside};
 use crate::inventory::{Node, Pod};
-use crate::model::End;
+use crate::model::{End, EndKind};
 use crate::node::{Locate, Located, Namespace, NodeError, Nodes, Site};
 
 /// Finds an address that no pod of the inventory has: on this machine, else on the others.
@@ -15,9 +15,17 @@ pub(super) fn by_address(ip: IpAddr, nodes: &Nodes) -> Result<Resolved, Endpoint
         let wanted =
             Locate::Address { ip, nodes: nodes.node_names(&site), pods: nodes.pod_names(&site) };
         match site.find(&wanted) {
-            Ok((netns, located)) => return Ok(resolved(ip, nodes, &site, netns, located)),
+            Ok((netns, located)) => {
+                let found = resolved(ip, nodes, &site, netns, located);
+                if outside::is_known(ip, &found, nodes) {
+                    return Ok(found);
+                }
+            }
             // Where it may be matters more than where it is not.
             Err(NodeError::NoAddress(_)) => {}
+            // Of strangers, however many.
+            Err(NodeError::Ambiguous { .. } | NodeError::NoNode { .. })
+                if nodes.inventory().is_some() && !outside::is_held(ip, &site, nodes) => {}
             Err(error) => _ = failed.get_or_insert(error),
         }
     }
@@ -44,14 +52,21 @@ fn resolved(
     let netns = Namespace { site: Arc::clone(site), netns: located.node.clone() };
     let node = NodeHandle { name: node_name(nodes, &netns, located.host), netns };
     // The inventory may know the pod without knowing this address of it.
-    let pod = pod_in_inventory(nodes, &pod_netns, &node.netns);
+    let on_host = pod_netns.inum() == node.netns.inum();
+    let pod = pod_in_inventory(nodes, &pod_netns, &node.netns).filter(|_| !on_host);
+    let name = match pod {
+        Some((node, pod)) => label(node, pod),
+        None if on_host && nodes.inventory().is_some() => node.name.clone(),
+        None => ip.to_string(),
+    };
     Resolved {
         end: End {
-            name: pod.map_or_else(|| ip.to_string(), |(node, pod)| label(node, pod)),
+            name,
             node: node.name.clone(),
             pod: pod.map(|(_, pod)| pod.name.clone()),
             ips: vec![ip],
             netns_inum: pod_netns.inum(),
+            kind: if on_host { EndKind::Node } else { EndKind::Pod },
             service: None,
         },
         pod_netns,

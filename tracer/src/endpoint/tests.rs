@@ -55,6 +55,7 @@ fn found(text: &str) -> Result<String, String> {
             let ip = ip.map(|ip| format!(" {ip}")).unwrap_or_default();
             Ok(format!("{} {}{ip}", node.name, pod.name))
         }
+        Ok(Target::Node(node)) => Ok(format!("node {}", node.name)),
         Ok(Target::Address(ip)) => Ok(ip.to_string()),
         Err(e) => {
             assert!(e.is_usage(), "{e}");
@@ -76,6 +77,9 @@ fn understands_every_form() {
         ("10.10.0.3", "A web.1 10.10.0.3"),
         ("fd00:10:0:0::2", "A a fd00:10::2"),
         ("192.0.2.7", "192.0.2.7"),
+        ("A.zone", "node A.zone"),
+        ("B", "node B"),
+        ("node/C", "node C"),
     ] {
         assert_eq!(found(text).as_deref(), Ok(expected), "{text}");
     }
@@ -92,6 +96,7 @@ fn says_what_is_wrong() {
         ("C.twin", "\"C.twin\" could be default/twin, shop/twin; say which"),
         ("shop/web.2", "pod \"shop/web.2\" not found; nearest: \"shop/web.1\""),
         ("nowhere/a", "namespace \"nowhere\" has no pods; namespaces: default, shop"),
+        ("node/D", "node \"D\" not found; nodes: A, A.zone, B, C"),
         ("a b", "\"a b\" is no endpoint"),
         ("/a", "\"/a\" is no endpoint"),
         ("", "\"\" is no endpoint"),

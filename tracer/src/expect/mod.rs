@@ -13,6 +13,7 @@ mod roles;
 #[cfg(test)]
 mod tests;
 pub mod translate;
+pub mod unknown;
 pub mod walk;
 
 use std::collections::BTreeSet;

@@ -32,6 +32,11 @@ impl NetnsFacts {
         around.filter_map(|a| self.link(a.ifindex)).find(|l| l.is("bridge"))
     }
 
+    /// Whether a default route goes by an interface: it leads to other machines, whatever it is.
+    pub fn leads_out(&self, link: &Link) -> bool {
+        self.routes.iter().any(|r| r.dst.prefix_len() == 0 && r.oif == Some(link.index))
+    }
+
     /// The other end of a pair: namespace inode and interface index.
     pub fn peer(&self, link: &Link) -> Option<(u32, u32)> {
         let index = link.linked.filter(|_| link.is_pair())?;

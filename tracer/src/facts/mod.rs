@@ -43,7 +43,7 @@ pub use types::{
     Route, RouteAnswer, RouteHit, RouteKind, RouteOutcome, RouteQuery, Rule, RuleAction,
 };
 
-use crate::model::End;
+use crate::model::{End, EndKind};
 use crate::netns::Netns;
 
 /// Puts a text through all that parses /proc, and lets go of the results: for fuzzing.
@@ -138,6 +138,7 @@ impl PathFacts {
             pod: None,
             ips: vec![service.ip],
             netns_inum: node.facts.inum,
+            kind: EndKind::default(),
             service: None,
         })
     }

@@ -4,6 +4,27 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+/// What an end is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndKind {
+    /// A pod, in a network namespace of its own.
+    #[default]
+    Pod,
+    /// A node, or a pod that uses the network of its node: packets are the node's own.
+    Node,
+    /// An address of no node and no pod that is known: packets are followed up to the interface by
+    /// which they leave the node that is named, and from there on when they come back.
+    Outside,
+}
+
+impl EndKind {
+    /// Whether it is a pod with a namespace of its own.
+    pub fn is_pod(&self) -> bool {
+        *self == Self::Pod
+    }
+}
+
 /// One end of the trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
@@ -15,8 +36,11 @@ pub struct End {
     pub pod: Option<String>,
     /// Addresses, IPv4 first.
     pub ips: Vec<IpAddr>,
-    /// Inode of the pod's network namespace.
+    /// Inode of the pod's network namespace; of the node's where it is no pod.
     pub netns_inum: u32,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "EndKind::is_pod")]
+    pub kind: EndKind,
     /// The service through which it is addressed; `None` where packets carry its own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
@@ -27,6 +51,11 @@ impl End {
     /// translates, or that leads to an address which no pod has.
     pub fn exists(&self) -> bool {
         self.service.as_ref().is_none_or(|s| s.leads != Leads::Nowhere && !s.dead)
+    }
+
+    /// Whether it is beyond everything that is known.
+    pub fn is_outside(&self) -> bool {
+        self.kind == EndKind::Outside
     }
 }
 

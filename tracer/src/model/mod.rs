@@ -10,7 +10,7 @@ mod packets;
 mod topology;
 
 pub use clock::{NodeClock, Reading, RoundTrip, UNKNOWN_ERROR_NS};
-pub use ends::{Alias, End, Leads, Service};
+pub use ends::{Alias, End, EndKind, Leads, Service};
 pub use events::{DropInfo, Event, EventKind, Gso};
 pub use journeys::{
     ByteRange, Hop, HopStats, IcmpReport, Journey, JourneyDrop, Missing, Outcome, Resolution,

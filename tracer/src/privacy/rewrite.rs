@@ -124,6 +124,7 @@ impl Mask {
             pod: end.pod.map(|pod| self.name(&pod, "pod")),
             ips: end.ips.into_iter().map(|ip| self.ip(ip)).collect(),
             netns_inum: end.netns_inum,
+            kind: end.kind,
             service: end.service.map(|service| Service {
                 ip: self.ip(service.ip),
                 others: service.others.into_iter().map(|ip| self.ip(ip)).collect(),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::expect::audit::WalkReport;
-use crate::model::{Direction, Hook, ProbeResult, Role};
+use crate::model::{Direction, EndKind, Hook, ProbeResult, Role};
 
 use journey::exact;
 pub use journey::{DropReport, HeaderReport, HopReport, JourneyReport, MissingReport, OuterReport};
@@ -85,6 +85,9 @@ pub struct EndReport {
     pub pod: Option<String>,
     /// Addresses.
     pub ips: Vec<String>,
+    /// What it is; absent for a pod.
+    #[serde(default, skip_serializing_if = "EndKind::is_pod")]
+    pub kind: EndKind,
     /// The service address (and port) through which it is reached: `10.96.0.10:80`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
@@ -98,7 +101,14 @@ impl EndReport {
                 format!("{} via service {service}", self.name)
             }
             Some(service) => format!("service {service}"),
-            None => self.name.clone(),
+            None => match (self.kind, &self.pod) {
+                (EndKind::Pod, _) => self.name.clone(),
+                (EndKind::Node, Some(_)) => {
+                    format!("{} (on the network of node {})", self.name, self.node)
+                }
+                (EndKind::Node, None) => format!("node {}", self.name),
+                (EndKind::Outside, _) => format!("{} (outside)", self.name),
+            },
         }
     }
 }

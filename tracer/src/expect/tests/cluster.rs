@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::facts::*;
-use crate::model::{End, Mac, VxlanInfo};
+use crate::model::{End, EndKind, Mac, VxlanInfo};
 
 /// Inodes of the namespaces.
 pub const NODE: [u32; 2] = [100, 200];
@@ -244,6 +244,7 @@ fn end(node: &str, pod: &str, ips: &[&str], netns_inum: u32) -> End {
         pod: Some(pod.to_owned()),
         ips: ips.iter().map(|text| ip(text)).collect(),
         netns_inum,
+        kind: EndKind::default(),
         service: None,
     }
 }

@@ -6,7 +6,7 @@ use cluster::*;
 
 use super::*;
 use crate::facts::RouteQuery;
-use crate::model::{Hook, Mac};
+use crate::model::{EndKind, Hook, Mac};
 
 fn planned(topology: &Topology, points: &[Point]) -> Vec<String> {
     points
@@ -288,6 +288,7 @@ fn an_end_in_the_nodes_own_namespace_has_no_pod_points() {
         pod: None,
         ips: vec![ip("192.168.10.11")],
         netns_inum: NODE[1],
+        kind: EndKind::default(),
         service: None,
     };
     let topology = topology(&facts, Family::V4).unwrap();

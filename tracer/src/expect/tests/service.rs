@@ -4,7 +4,7 @@ use super::*;
 use crate::expect::translate::{Wanted, ports, targets};
 use crate::facts::firewall::iptables;
 use crate::facts::{Conntrack, ConntrackEntry, NetnsFacts, Tuple};
-use crate::model::{Leads, Service};
+use crate::model::{EndKind, Leads, Service};
 
 /// As kube-proxy and flannel write them, for one service with two backends.
 const RULES: &str = "\
@@ -166,6 +166,7 @@ fn a_pod_that_is_gone_leaves_the_way_to_its_bridge() {
         pod: None,
         ips: vec![ip("10.10.1.2")],
         netns_inum: NODE[1],
+        kind: EndKind::default(),
         service: Some(Service { dead: true, ..service("10.96.0.10", 80, "A") }),
     };
     let topology = topology(&facts, Family::V4).unwrap();
@@ -182,6 +183,7 @@ fn what_nothing_translates_ends_at_the_source_nodes_bridge() {
         pod: None,
         ips: vec![ip("10.96.0.77")],
         netns_inum: NODE[0],
+        kind: EndKind::default(),
         service: Some(Service { leads: Leads::Nowhere, ..service("10.96.0.77", 80, "A") }),
     };
     let topology = topology(&facts, Family::V4).unwrap();

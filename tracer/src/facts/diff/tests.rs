@@ -8,11 +8,19 @@ use super::super::{
 use super::compare::without_counters;
 use super::*;
 use crate::facts::NetnsFacts;
-use crate::model::End;
+use crate::model::{End, EndKind};
 
 fn end(name: &str) -> End {
     let node = "A".to_owned();
-    End { name: name.to_owned(), node, pod: None, ips: Vec::new(), netns_inum: 1, service: None }
+    End {
+        name: name.to_owned(),
+        node,
+        pod: None,
+        ips: Vec::new(),
+        netns_inum: 1,
+        kind: EndKind::default(),
+        service: None,
+    }
 }
 
 fn path(facts: NetnsFacts) -> PathFacts {
