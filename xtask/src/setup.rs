@@ -18,7 +18,7 @@ const LLVM_CONFIG: &str = "usr/lib/llvm-22/bin/llvm-config";
 
 /// Programs that the lab, the tests, the guests, the demo and the bench run, with Debian's package of
 /// each.
-const PROGRAMS: [(&str, &str); 23] = [
+const PROGRAMS: [(&str, &str); 24] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("chromium-headless-shell", "chromium-headless-shell"),
@@ -28,6 +28,7 @@ const PROGRAMS: [(&str, &str); 23] = [
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("ipset", "ipset"),
     ("iptables-legacy", "iptables"),
     ("iptables-nft", "iptables"),
     ("nft", "nftables"),

@@ -43,7 +43,7 @@ fn what_is_recorded_is_read_again_unchanged() {
             ..Link::default()
         }],
         conntrack: Some(Conntrack { max: Some(400), ..Conntrack::default() }),
-        firewall: Firewall { tables },
+        firewall: Firewall { tables, ..Firewall::default() },
         qdiscs: vec![Qdisc { kind: "tbf".to_owned(), ..Qdisc::default() }],
         rules: vec![Rule { sport: Some((1, 2)), ..Rule::default() }],
         routes: vec![Route { mtu: Some(1400), ..Route::default() }],

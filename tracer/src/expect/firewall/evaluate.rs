@@ -1,10 +1,16 @@
 //! Base chains of a hook, one after the other. Pure.
+//!
+//! A chain that packets come to with the same mark and the same certainty again does the same again,
+//! and is followed once. What is still too much to follow ends in an unknown verdict.
 
+use std::collections::HashMap;
+
+use super::cost::cost;
 use super::matching::{self, Holds};
-use super::{Decision, Evaluation, PacketView, RuleRef, Verdict};
+use super::{Decision, Evaluation, PacketView, RuleRef, Verdict, Via};
 use crate::facts::NetnsFacts;
 use crate::facts::firewall::{
-    Action, Chain, Choice, CtState, FirewallRule, Hooked, NfHook, Policy, TableFamily,
+    Action, Chain, Choice, Condition, CtState, FirewallRule, Hooked, NfHook, Policy, TableFamily,
 };
 
 /// NF_IP_PRI_CONNTRACK (include/uapi/linux/netfilter_ipv4.h): when connection tracking looks at
@@ -12,6 +18,15 @@ use crate::facts::firewall::{
 const CONNTRACK: i32 = -200;
 /// The kernel refuses rulesets whose jumps go deeper (NFT_JUMP_STACK_SIZE); loops end here too.
 const DEEPEST: usize = 16;
+/// What following the chains of a hook may cost, in [`cost`]: a node with some ten thousand services
+/// takes a tenth of it, and all of it takes less than a second.
+const BUDGET: u64 = 2_000_000;
+/// What a decision costs: it is kept, with its text.
+const DECISION: u64 = 200;
+/// What coming to a chain costs: what it does is kept.
+const CHAIN: u64 = 20;
+/// Conditions that are told for one decision, at most.
+const MAX_DOUBTS: usize = 8;
 
 /// What the chains that tables of `family` have at `hook` do with a packet. `family` is
 /// [`PacketView::tables`] at the IP hooks, or bridge or netdev.
@@ -24,6 +39,7 @@ pub fn evaluate(
     let mut packet = packet.clone();
     let mut decisions = Vec::new();
     let mut ends = Holds::Never;
+    let mut budget = BUDGET;
     for hooked in facts.firewall.chains_at(family, hook) {
         if !concerns(&hooked, &packet) {
             continue;
@@ -33,10 +49,20 @@ pub fn evaluate(
             packet.ct = Some(vec![CtState::Invalid]);
         }
         let before = packet.ct.clone();
-        let mut run = Run { facts, hooked, packet, decisions: Vec::new(), doubts: Vec::new() };
+        let mut run = Run {
+            facts,
+            hooked,
+            packet,
+            decisions: Vec::new(),
+            doubts: Vec::new(),
+            path: Vec::new(),
+            followed: HashMap::new(),
+            budget,
+            gave_up: false,
+        };
         let ended = run.base();
-        let Run { packet: after, decisions: found, .. } = run;
-        packet = after;
+        let Run { packet: after, decisions: found, budget: left, .. } = run;
+        (packet, budget) = (after, left);
         if packet.ct == before {
             packet.ct = kept;
         }
@@ -80,6 +106,27 @@ struct Run<'a> {
     packet: PacketView,
     decisions: Vec<Decision>,
     /// Conditions that could not be judged, and on which depends what comes after them.
+    doubts: Vec<String>,
+    /// Rules that led to the chain which is followed now.
+    path: Vec<At<'a>>,
+    /// What chains do that were followed to their end.
+    followed: HashMap<Asked<'a>, Outcome>,
+    /// What may still be spent.
+    budget: u64,
+    /// It was too much.
+    gave_up: bool,
+}
+
+/// All on which it depends what a chain does with the packet: its name, which packets come to it,
+/// and what rules can have changed by then.
+type Asked<'a> = (&'a str, Holds, Option<u32>, Option<Vec<CtState>>);
+
+/// What a chain has done.
+#[derive(Clone)]
+struct Outcome {
+    ended: Holds,
+    mark: Option<u32>,
+    ct: Option<Vec<CtState>>,
     doubts: Vec<String>,
 }
 
@@ -131,18 +178,74 @@ impl<'a> Run<'a> {
     /// Follows a chain which `reached` packets come to; for which of those the base chain ends
     /// in it.
     fn chain(&mut self, chain: &'a Chain, reached: Holds, depth: usize) -> Holds {
+        let asked = (chain.name.as_str(), reached, self.packet.mark, self.packet.ct.clone());
+        if let Some(known) = self.followed.get(&asked).cloned() {
+            (self.packet.mark, self.packet.ct) = (known.mark, known.ct);
+            known.doubts.into_iter().for_each(|doubt| self.doubt(doubt));
+            return known.ended;
+        }
+        if !self.spend(chain, CHAIN) {
+            return Holds::Unknown;
+        }
+        let doubts = self.doubts.len();
+        let ended = self.rules(chain, reached, depth);
+        if !self.gave_up {
+            let outcome = Outcome {
+                ended,
+                mark: self.packet.mark,
+                ct: self.packet.ct.clone(),
+                doubts: self.doubts.get(doubts..).unwrap_or_default().to_vec(),
+            };
+            self.followed.insert(asked, outcome);
+        }
+        ended
+    }
+
+    /// Takes from the budget; whether there was enough. The first time that there was not is told.
+    fn spend(&mut self, chain: &'a Chain, cost: u64) -> bool {
+        match self.budget.checked_sub(cost) {
+            Some(left) if !self.gave_up => self.budget = left,
+            _ => {
+                self.budget = 0;
+                if !self.gave_up {
+                    self.gave_up = true;
+                    let why = "chains that are too many, or too large, to follow";
+                    self.doubt(why.to_owned());
+                    self.decide(chain, None, Verdict::Unknown(why.to_owned()), Holds::Unknown);
+                }
+            }
+        }
+        !self.gave_up
+    }
+
+    fn doubt(&mut self, what: String) {
+        if self.doubts.len() < MAX_DOUBTS && !self.doubts.contains(&what) {
+            self.doubts.push(what);
+        }
+    }
+
+    fn all(&mut self, conditions: &[Condition]) -> Holds {
+        let mut unclear = Vec::new();
+        let holds = matching::all(conditions, &self.packet, self.facts, &mut unclear);
+        unclear.into_iter().for_each(|doubt| self.doubt(doubt));
+        holds
+    }
+
+    fn rules(&mut self, chain: &'a Chain, reached: Holds, depth: usize) -> Holds {
         let mut here = Holds::Always;
         let mut ended = Holds::Never;
         let mut returned = Holds::Never;
         for (index, rule) in chain.rules.iter().enumerate() {
+            if !self.spend(chain, cost(rule)) {
+                return Holds::Unknown;
+            }
             let doubts = self.doubts.len();
-            let matches =
-                matching::all(&rule.conditions, &self.packet, self.facts, &mut self.doubts);
+            let matches = self.all(&rule.conditions);
             if matches == Holds::Never {
                 continue;
             }
             let met = here.and(matches);
-            let at = At { chain, index, rule, met: reached.and(met), depth };
+            let at = At { chain, index, rule, choice: None, met: reached.and(met), depth };
             rule.effects.iter().for_each(|effect| self.effect(effect, at.met));
             let next = self.act(&at, &rule.action);
             ended = either(ended, met.and(next.ended));
@@ -170,10 +273,15 @@ impl<'a> Run<'a> {
             }
             Action::Jump(name) | Action::Goto(name) => {
                 let table = self.hooked.table;
-                let Some(target) = table.chain(name).filter(|_| at.depth < DEEPEST) else {
+                let Some(target) = table.chain(name) else {
                     return self.unknown(at, &format!("chain {name} is not known"));
                 };
+                if at.depth >= DEEPEST {
+                    return self.unknown(at, &format!("chain {name}, too deep to follow"));
+                }
+                self.path.push(*at);
                 let ended = self.chain(target, at.met, at.depth + 1);
+                self.path.pop();
                 return match action {
                     Action::Goto(_) => Next { ended, left: left(Holds::Always, ended) },
                     _ => Next { ended, left: Holds::Never },
@@ -190,21 +298,24 @@ impl<'a> Run<'a> {
             Action::Redirect { .. } => Verdict::Dnat("redirect".to_owned()),
             Action::Queue => Verdict::Queue,
         };
-        self.decide(at.chain, Some((at.index, at.rule)), verdict, at.met);
+        self.decide(at.chain, Some(at), verdict, at.met);
         Next::ENDED
     }
 
     fn choose(&mut self, at: &At<'a>, choices: &'a [Choice]) -> Next {
         let mut here = Holds::Always;
         let mut total = Next::ON;
+        let (mut all_end, mut all_leave) = (true, true);
         for choice in choices {
-            let chosen =
-                matching::all(&choice.conditions, &self.packet, self.facts, &mut self.doubts);
+            let chosen = self.all(&choice.conditions);
             if chosen == Holds::Never {
                 continue;
             }
             let met = here.and(chosen);
-            let next = self.act(&At { met: at.met.and(met), ..*at }, &choice.action);
+            let chosen_at = At { met: at.met.and(met), choice: Some(choice), ..*at };
+            let next = self.act(&chosen_at, &choice.action);
+            all_end &= next.ended == Holds::Always;
+            all_leave &= next.left == Holds::Always;
             total = Next {
                 ended: either(total.ended, met.and(next.ended)),
                 left: either(total.left, met.and(next.left)),
@@ -214,15 +325,20 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        total
+        match here {
+            // Whichever is chosen, it comes to the same.
+            Holds::Never if all_end => Next::ENDED,
+            Holds::Never if all_leave => Next::LEFT,
+            _ => total,
+        }
     }
 
     /// Something that may do anything.
     fn unknown(&mut self, at: &At<'a>, what: &str) -> Next {
         let verdict = Verdict::Unknown(what.to_owned());
         let met = at.met.and(Holds::Unknown);
-        self.doubts.push(what.to_owned());
-        self.decide(at.chain, Some((at.index, at.rule)), verdict, met);
+        self.doubt(what.to_owned());
+        self.decide(at.chain, Some(at), verdict, met);
         self.packet.mark = None;
         Next { ended: Holds::Unknown, left: Holds::Never }
     }
@@ -245,13 +361,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn decide(
-        &mut self,
-        chain: &Chain,
-        rule: Option<(usize, &FirewallRule)>,
-        verdict: Verdict,
-        holds: Holds,
-    ) {
+    fn decide(&mut self, chain: &'a Chain, at: Option<&At<'a>>, verdict: Verdict, holds: Holds) {
+        if !self.gave_up && !self.spend(chain, DECISION) {
+            return;
+        }
         let Hooked { table, base, .. } = self.hooked;
         let unclear = if holds == Holds::Unknown { self.doubts.clone() } else { Vec::new() };
         self.decisions.push(Decision {
@@ -260,7 +373,9 @@ impl<'a> Run<'a> {
             table: table.name.clone(),
             chain: chain.name.clone(),
             hook: base.hook,
-            rule: rule.map(|(index, rule)| RuleRef::new(index, rule)),
+            rule: at.map(|at| RuleRef::new(at.index, at.rule)),
+            element: at.and_then(|at| at.choice).map(Into::into),
+            via: self.path.iter().map(At::via).collect(),
             verdict,
             holds,
             unclear,
@@ -274,7 +389,19 @@ struct At<'a> {
     chain: &'a Chain,
     index: usize,
     rule: &'a FirewallRule,
+    /// The entry of the rule's map that was chosen.
+    choice: Option<&'a Choice>,
     /// Which packets have come here.
     met: Holds,
     depth: usize,
+}
+
+impl At<'_> {
+    fn via(&self) -> Via {
+        Via {
+            chain: self.chain.name.clone(),
+            rule: self.rule.text.clone(),
+            element: self.choice.map(Into::into),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Conditions against a packet, three-valued. Pure.
 
-use super::PacketView;
+use super::{PacketView, sets};
 use crate::facts::NetnsFacts;
 use crate::facts::firewall::{Condition, CtState, Match, NamePattern, PortRange};
 
@@ -31,11 +31,11 @@ impl Holds {
         }
     }
 
-    fn when(known: bool) -> Self {
+    pub(super) fn when(known: bool) -> Self {
         if known { Self::Always } else { Self::Never }
     }
 
-    fn when_known(known: Option<bool>) -> Self {
+    pub(super) fn when_known(known: Option<bool>) -> Self {
         known.map_or(Self::Unknown, Self::when)
     }
 }
@@ -47,7 +47,7 @@ const DST_NAT: u32 = 1 << 5;
 pub(super) const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 const DCCP: u8 = 33;
 const SCTP: u8 = 132;
 const UDPLITE: u8 = 136;
@@ -62,17 +62,22 @@ pub(super) fn all(
     let mut result = Holds::Always;
     let mut open = Vec::new();
     for condition in conditions {
-        let held = one(&condition.what, packet, facts);
-        let held = if condition.invert { held.not() } else { held };
+        let held = holds(condition, packet, facts);
         match held {
             Holds::Never => return Holds::Never,
-            Holds::Unknown => open.push(describe(condition)),
+            Holds::Unknown => open.push(describe(condition, packet, facts)),
             Holds::Sometimes | Holds::Always => {}
         }
         result = result.and(held);
     }
     unclear.extend(open);
     result
+}
+
+/// Whether a condition holds.
+pub(super) fn holds(condition: &Condition, packet: &PacketView, facts: &NetnsFacts) -> Holds {
+    let held = one(&condition.what, packet, facts);
+    if condition.invert { held.not() } else { held }
 }
 
 fn one(what: &Match, packet: &PacketView, facts: &NetnsFacts) -> Holds {
@@ -138,9 +143,23 @@ fn one(what: &Match, packet: &PacketView, facts: &NetnsFacts) -> Holds {
         Match::Length(ranges) => Holds::when_known(
             packet.length.map(|len| ranges.iter().any(|(from, to)| (*from..=*to).contains(&len))),
         ),
+        Match::IpSet { name, from_src } => sets::member(facts, name, from_src, packet),
+        Match::Recent(asked) => sets::recent(facts, asked, packet),
+        Match::AnyOf(alternatives) => any_of(alternatives, packet, facts),
         Match::Sometimes(_) => Holds::Sometimes,
         Match::Unknown(_) => Holds::Unknown,
     }
+}
+
+fn any_of(alternatives: &[Vec<Condition>], packet: &PacketView, facts: &NetnsFacts) -> Holds {
+    let mut best = Holds::Never;
+    for conditions in alternatives {
+        best = best.max(all(conditions, packet, facts, &mut Vec::new()));
+        if best == Holds::Always {
+            break;
+        }
+    }
+    best
 }
 
 fn ports(packet: &PacketView, port: Option<u16>, ranges: &[PortRange]) -> Holds {
@@ -196,10 +215,16 @@ fn kind_of(ip: std::net::IpAddr, facts: &NetnsFacts, kinds: &[String]) -> Holds 
     }
 }
 
-fn describe(condition: &Condition) -> String {
+fn describe(condition: &Condition, packet: &PacketView, facts: &NetnsFacts) -> String {
     let not = if condition.invert { "not " } else { "" };
     match &condition.what {
         Match::Unknown(text) | Match::Sometimes(text) => format!("{not}{text}"),
+        Match::IpSet { name, from_src } => sets::words(facts, name, from_src, packet),
+        Match::Recent(asked) => {
+            let ip = if asked.by_dst { packet.dst } else { packet.src };
+            format!("whether {ip} is in the recent list {} (/proc/net/xt_recent)", asked.list)
+        }
+        Match::AnyOf(_) => format!("{not}these values together"),
         Match::Iif(_) | Match::Oif(_) => format!("{not}this interface"),
         Match::PhysdevIn(_) | Match::PhysdevOut(_) => format!("{not}this bridge port"),
         Match::Sport(_) | Match::Dport(_) | Match::Port(_) => format!("{not}this port"),

@@ -4,8 +4,10 @@
 //! not spare the packet the next. What is not known about the packet, and conditions that are not
 //! understood, are neither true nor false: then all that may decide is listed.
 
+mod cost;
 mod evaluate;
 mod matching;
+mod sets;
 mod suspects;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,9 @@ pub use matching::Holds;
 pub use suspects::{Suspect, suspects};
 
 use crate::expect::Family;
-use crate::facts::firewall::{Backend, Counter, CtState, FirewallRule, NfHook, TableFamily};
+use crate::facts::firewall::{
+    Backend, Choice, Counter, CtState, FirewallRule, NfHook, TableFamily,
+};
 use crate::model::Mac;
 
 /// A packet as a hook sees it. `None`: not known.
@@ -150,6 +154,32 @@ impl RuleRef {
     }
 }
 
+/// An entry of a map that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// As nft prints it, with its comment.
+    pub text: String,
+    /// Its comment.
+    pub comment: Option<String>,
+}
+
+impl From<&Choice> for Element {
+    fn from(choice: &Choice) -> Self {
+        Self { text: choice.text.clone(), comment: choice.comment.clone() }
+    }
+}
+
+/// A rule that sends packets on to another chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    /// Chain of the rule.
+    pub chain: String,
+    /// The rule, as its tool prints it.
+    pub rule: String,
+    /// The entry of its map that was chosen.
+    pub element: Option<Element>,
+}
+
 /// What decides in a base chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -165,6 +195,10 @@ pub struct Decision {
     pub hook: NfHook,
     /// The rule; `None`: the base chain's policy.
     pub rule: Option<RuleRef>,
+    /// The entry of the rule's map that was chosen.
+    pub element: Option<Element>,
+    /// The rules that lead from the base chain to this one; empty where nobody followed them.
+    pub via: Vec<Via>,
     /// What it does.
     pub verdict: Verdict,
     /// For which packets of this kind.
@@ -182,9 +216,22 @@ impl Decision {
             (_, TableFamily::Ip6) => "ip6 ".to_owned(),
             _ => String::new(),
         };
-        let what = self.rule.as_ref().map_or("policy drop", |rule| rule.text.as_str());
+        let what = match (&self.rule, &self.verdict) {
+            (Some(rule), _) => rule.text.as_str(),
+            (None, Verdict::Unknown(why)) => why.as_str(),
+            (None, _) => "policy drop",
+        };
         let backend = self.backend.name();
-        format!("{backend} table {family}{}, chain {}: {what}", self.table, self.chain)
+        let element = self.element().filter(|e| !e.text.is_empty());
+        let element = element.map_or_else(String::new, |e| format!(" (element {})", e.text));
+        format!("{backend} table {family}{}, chain {}: {what}{element}", self.table, self.chain)
+    }
+
+    /// The entry of a map by which the packet came to its end: that of the rule itself, or of one
+    /// that led there.
+    pub fn element(&self) -> Option<&Element> {
+        let led = || self.via.iter().rev().find_map(|via| via.element.as_ref());
+        self.element.as_ref().or_else(led)
     }
 }
 

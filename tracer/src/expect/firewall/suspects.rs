@@ -164,6 +164,8 @@ fn bare(
         chain: chain.name.clone(),
         hook: hooked.base.hook,
         rule: rule.map(|(index, rule)| RuleRef::new(index, rule)),
+        element: None,
+        via: Vec::new(),
         verdict,
         holds: Holds::Unknown,
         unclear: Vec::new(),

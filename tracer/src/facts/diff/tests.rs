@@ -75,7 +75,7 @@ fn counters_tell_by_how_much_they_moved() {
 fn a_rule_that_packets_met_is_found_though_another_came_above_it() {
     let text = |rules: &str| format!("*filter\n:FORWARD ACCEPT [1:10]\n{rules}COMMIT\n");
     let facts = |rules: &str| NetnsFacts {
-        firewall: crate::facts::Firewall { tables: iptables::parse(&text(rules), false) },
+        firewall: firewall_of(iptables::parse(&text(rules), false)),
         ..NetnsFacts::default()
     };
     let before = facts("[5:50] -A FORWARD -i a -j DROP\n");
@@ -107,9 +107,10 @@ fn a_rule_that_packets_met_is_found_though_another_came_above_it() {
 #[test]
 fn policies_count_and_change() {
     let facts = |policy: &str| NetnsFacts {
-        firewall: crate::facts::Firewall {
-            tables: iptables::parse(&format!("*filter\n:FORWARD {policy}\nCOMMIT\n"), false),
-        },
+        firewall: firewall_of(iptables::parse(
+            &format!("*filter\n:FORWARD {policy}\nCOMMIT\n"),
+            false,
+        )),
         ..NetnsFacts::default()
     };
     let moved = changes(facts("DROP [1:10]"), facts("DROP [3:30]"));
@@ -141,7 +142,7 @@ fn nft_rules_are_the_same_whatever_they_have_counted() {
             "table inet t {{ # handle 1\nchain c {{ # handle 2\ncounter packets {packets} bytes 0 drop # handle 3\n}}\n}}\n"
         );
         nft::add_text(&mut tables, &listing);
-        NetnsFacts { firewall: crate::facts::Firewall { tables }, ..NetnsFacts::default() }
+        NetnsFacts { firewall: firewall_of(tables), ..NetnsFacts::default() }
     };
     let moved = changes(facts(1), facts(6));
     let [Change::RuleCounter { rule, packets: 5, .. }] = &moved[..] else { panic!("{moved:?}") };
@@ -230,11 +231,15 @@ fn a_tool_that_is_always_missing_hides_nothing_of_the_others() {
         let source = "firewall (nft)".to_owned();
         let gap = crate::facts::Gap { source, reason: "nft is not installed".to_owned() };
         NetnsFacts {
-            firewall: crate::facts::Firewall { tables: iptables::parse(&text, false) },
+            firewall: firewall_of(iptables::parse(&text, false)),
             gaps: missing.then_some(gap).into_iter().collect(),
             ..NetnsFacts::default()
         }
     };
     assert_eq!(changes(facts("[1:1]", true), facts("[2:2]", true)).len(), 1);
     assert_eq!(changes(facts("[1:1]", true), facts("[2:2]", false)).len(), 0);
+}
+
+fn firewall_of(tables: Vec<crate::facts::firewall::Table>) -> crate::facts::Firewall {
+    crate::facts::Firewall { tables, ..crate::facts::Firewall::default() }
 }

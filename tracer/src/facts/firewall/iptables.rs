@@ -8,13 +8,13 @@ use ipnet::IpNet;
 use super::words::{self, Words};
 use super::{
     Action, AddressRange, Backend, BaseChain, Chain, Condition, Counter, FirewallRule, Match,
-    NamePattern, NfHook, Policy, Table, TableFamily,
+    NamePattern, NfHook, Policy, RecentMatch, Table, TableFamily,
 };
 
 /// Modules whose outcome is not decided by the packet alone.
 const SOMETIMES: [&str; 4] = ["limit", "hashlimit", "statistic", "connlimit"];
 /// Modules that are understood, option by option.
-const UNDERSTOOD: [&str; 21] = [
+const UNDERSTOOD: [&str; 23] = [
     "tcp",
     "udp",
     "udplite",
@@ -35,6 +35,8 @@ const UNDERSTOOD: [&str; 21] = [
     "pkttype",
     "mac",
     "length",
+    "nfacct",
+    "set",
     "standard",
 ];
 /// Targets that decide nothing.
@@ -195,6 +197,9 @@ impl RuleReader<'_> {
                     return;
                 }
                 "-m" | "--match" => self.module(words.next().unwrap_or_default(), &mut words),
+                // What they count or put down is nothing that decides.
+                "--update-counters" | "--update-subcounters" => {}
+                "--nfacct-name" => _ = words.next(),
                 option => {
                     if let Some(what) = self.option(option, &mut words) {
                         self.conditions.push(Condition { invert, what });
@@ -211,6 +216,11 @@ impl RuleReader<'_> {
             return;
         }
         let options = words.until(|word| ["-m", "-j", "-g", "--match", "--jump"].contains(&word));
+        if module == "recent"
+            && let Some(conditions) = recent(&options)
+        {
+            return self.conditions.extend(conditions);
+        }
         let text = words::join("-m", module, &options);
         let what =
             if SOMETIMES.contains(&module) { Match::Sometimes(text) } else { Match::Unknown(text) };
@@ -229,7 +239,7 @@ impl RuleReader<'_> {
         let understood = self.understand(option, first, second);
         let taken = match option {
             "-f" | "--fragment" => 0,
-            "--tcp-flags" => 2,
+            "--tcp-flags" | "--match-set" => 2,
             // What is not understood takes all that does not look like an option.
             _ if understood.is_none() => arguments.len(),
             _ => 1,
@@ -286,6 +296,10 @@ impl RuleReader<'_> {
             "--src-range" => Match::Src(vec![words::address_range(value)?]),
             "--dst-range" => Match::Dst(vec![words::address_range(value)?]),
             "--length" => Match::Length(vec![words::lengths(value)?]),
+            "--match-set" => Match::IpSet {
+                name: value.to_owned(),
+                from_src: second.split(',').map(from_src).collect::<Option<_>>()?,
+            },
             _ => return None,
         })
     }
@@ -357,6 +371,57 @@ fn set_mark<'a>(value: &impl Fn(&str) -> Option<&'a str>) -> Option<Action> {
         (number("--xor-mark")?, 0)
     };
     Some(Action::SetMark { value, mask })
+}
+
+/// Whether a dimension of a set is looked up with the source.
+fn from_src(flag: &str) -> Option<bool> {
+    match flag {
+        "src" => Some(true),
+        "dst" => Some(false),
+        _ => None,
+    }
+}
+
+/// The options of `-m recent` (extensions/libxt_recent.c); `None`: not understood.
+fn recent(options: &[&str]) -> Option<Vec<Condition>> {
+    // libxt_recent's own defaults.
+    let mut what = RecentMatch {
+        list: "DEFAULT".to_owned(),
+        by_dst: false,
+        mask: None,
+        seconds: None,
+        hits: None,
+    };
+    let (mut invert, mut asks) = (false, None);
+    let mut words = options.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "!" => invert = true,
+            // Always holds.
+            "--set" => asks = Some(false),
+            "--rcheck" | "--update" | "--remove" => asks = Some(true),
+            "--name" => words.next()?.clone_into(&mut what.list),
+            "--mask" => {
+                let mask: std::net::IpAddr = words.next()?.parse().ok()?;
+                let every = match mask {
+                    std::net::IpAddr::V4(mask) => mask.to_bits() == u32::MAX,
+                    std::net::IpAddr::V6(mask) => mask.to_bits() == u128::MAX,
+                };
+                what.mask = (!every).then_some(mask);
+            }
+            "--seconds" => what.seconds = Some(words.next()?.parse().ok()?),
+            "--hitcount" => what.hits = Some(words.next()?.parse().ok()?),
+            "--rsource" => what.by_dst = false,
+            "--rdest" => what.by_dst = true,
+            "--reap" => {}
+            _ => return None,
+        }
+    }
+    match asks? {
+        true => Some(vec![Condition { invert, what: Match::Recent(what) }]),
+        false if invert => None,
+        false => Some(Vec::new()),
+    }
 }
 
 /// `10.0.0.0/8`, `10.0.0.1/32`, `10.0.0.1`; a mask that is no prefix length is not understood.

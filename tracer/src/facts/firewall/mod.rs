@@ -4,18 +4,22 @@
 //! Nothing that decides about a packet is left out: what is not understood is
 //! [`Match::Unknown`] or [`Action::Unknown`], with its text.
 
+pub mod ipset;
 pub mod iptables;
 pub mod nft;
 mod read;
+pub mod recent;
 mod rule;
 mod words;
 
 use serde::{Deserialize, Serialize};
 
+pub use ipset::{IpSet, IpSetEntry, IpSetPart};
 pub(super) use read::read;
+pub use recent::{RecentEntry, RecentList};
 pub use rule::{
     Action, AddressRange, Choice, Condition, Counter, CtState, FirewallRule, Match, NamePattern,
-    PortRange,
+    PortRange, RecentMatch,
 };
 
 /// All packet-filter tables of a namespace.
@@ -23,6 +27,12 @@ pub use rule::{
 pub struct Firewall {
     /// Tables, in the order in which their tools list them.
     pub tables: Vec<Table>,
+    /// The ipsets that rules name, and those that are members of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ipsets: Vec<IpSet>,
+    /// The lists of `-m recent` that rules name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<RecentList>,
 }
 
 /// Whose table it is: which tool shows and changes it.
@@ -194,6 +204,11 @@ impl Firewall {
     /// The table of that family and name.
     pub fn table(&self, backend: Backend, family: TableFamily, name: &str) -> Option<&Table> {
         self.tables.iter().find(|t| t.backend == backend && t.family == family && t.name == name)
+    }
+
+    /// The ipset with this name, if it was read.
+    pub fn ipset(&self, name: &str) -> Option<&IpSet> {
+        self.ipsets.iter().find(|set| set.name == name)
     }
 
     /// The base chains that a packet of a family meets at a hook, in the order of evaluation.

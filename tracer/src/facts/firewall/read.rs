@@ -1,5 +1,6 @@
 //! Reads the packet filters of the calling thread's namespace with the tools that manage them.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
@@ -7,7 +8,9 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use super::super::dump::dump;
 use super::super::tool::{self, ToolError};
 use super::super::types::{Gap, NetnsFacts};
-use super::{Backend, Table, TableFamily, iptables, nft};
+use super::{
+    Backend, Condition, Firewall, Match, Table, TableFamily, ipset, iptables, nft, recent,
+};
 
 /// Tables that iptables makes.
 const IPTABLES_NAMES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
@@ -55,7 +58,30 @@ pub(in super::super) fn read(facts: &mut NetnsFacts) {
         Ok(native) => add_native(&mut tables, native, gaps),
         Err(reason) => gaps.push(Gap { source: "firewall (nft)".to_owned(), reason }),
     }
-    facts.firewall.tables = tables;
+    let (mut sets, mut lists) = (BTreeSet::new(), BTreeSet::new());
+    for rule in tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules) {
+        named(&rule.conditions, &mut sets, &mut lists);
+    }
+    let names: Vec<&str> = sets.into_iter().collect();
+    let ipsets = ipset::read(&names, gaps);
+    let names: Vec<&str> = lists.into_iter().collect();
+    let recent = recent::read(&names, gaps);
+    facts.firewall = Firewall { tables, ipsets, recent };
+}
+
+/// The names of ipsets and of lists of `-m recent` in conditions. nft has neither.
+fn named<'a>(
+    conditions: &'a [Condition],
+    sets: &mut BTreeSet<&'a str>,
+    lists: &mut BTreeSet<&'a str>,
+) {
+    for condition in conditions {
+        match &condition.what {
+            Match::IpSet { name, .. } => _ = sets.insert(name),
+            Match::Recent(recent) => _ = lists.insert(&recent.list),
+            _ => {}
+        }
+    }
 }
 
 /// Whether nftables holds anything here; asking the kernel needs no tool, and takes no time.

@@ -126,10 +126,41 @@ pub enum Match {
     Fragment,
     /// Bytes of network-layer packet: from and to, both included.
     Length(Vec<(u32, u32)>),
+    /// The packet is in an ipset: for every dimension of the set, whose part of the packet is
+    /// looked up.
+    IpSet {
+        /// Name of the set.
+        name: String,
+        /// From the source (or else the destination), dimension by dimension.
+        from_src: Vec<bool>,
+    },
+    /// The packet's address is in a list of `-m recent`.
+    Recent(RecentMatch),
+    /// All conditions of any of these alternatives: what a concatenation is compared with.
+    AnyOf(Vec<Vec<Condition>>),
     /// Holds for some packets only, by rate or by chance: the text.
     Sometimes(String),
     /// Not understood: the text.
     Unknown(String),
+}
+
+/// What `-m recent --rcheck` (or `--update`, `--remove`) asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecentMatch {
+    /// Name of the list.
+    pub list: String,
+    /// The destination address is looked up rather than the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_dst: bool,
+    /// Bits of the address that count, where not all do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<IpAddr>,
+    /// Seen in the last so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
+    /// Seen at least so often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u32>,
 }
 
 /// An interface name, or how names begin.
@@ -202,7 +233,7 @@ impl PortRange {
 }
 
 /// What conntrack thinks of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CtState {
     /// First of its connection.
@@ -286,6 +317,12 @@ pub enum Action {
 /// One branch of [`Action::Choose`] (an entry of a verdict map).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
+    /// The entry as nft prints it, with its comment; empty where nobody named it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// The comment of the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
     /// What must hold.
     pub conditions: Vec<Condition>,
     /// What happens then.

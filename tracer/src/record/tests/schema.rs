@@ -9,7 +9,8 @@ use super::tape::Tape;
 use crate::export::schema::Validator;
 use crate::facts::firewall::{
     Action, AddressRange, Backend, BaseChain, Chain, Choice, Condition, Counter, FirewallRule,
-    Match, NamePattern, NfHook, Policy, PortRange, Table, TableFamily,
+    IpSet, IpSetEntry, IpSetPart, Match, NamePattern, NfHook, Policy, PortRange, RecentEntry,
+    RecentList, RecentMatch, Table, TableFamily,
 };
 use crate::facts::*;
 use crate::model::*;
@@ -42,24 +43,35 @@ fn everything() -> NetnsFacts {
         Match::Dport(vec![ports]),
         Match::Fragment,
         Match::Length(vec![(1, 2)]),
+        Match::IpSet { name: "s".into(), from_src: vec![true, false] },
+        Match::Recent(RecentMatch {
+            list: "r".into(),
+            by_dst: true,
+            mask: Some(ip),
+            seconds: Some(1),
+            hits: Some(2),
+        }),
+        Match::AnyOf(vec![vec![Condition::is(Match::Fragment)]]),
         Match::Unknown("?".into()),
     ];
     let conditions: Vec<Condition> =
         what.into_iter().map(|what| Condition { invert: true, what }).collect();
-    let choice = Choice { conditions: conditions.clone(), action: Action::Drop };
+    let choice = |conditions, action| Choice {
+        text: "1 : drop".into(),
+        comment: Some("why".into()),
+        conditions,
+        action,
+    };
     let rule = FirewallRule {
         handle: Some(1),
         text: "-j DROP".into(),
         counter,
-        conditions,
+        conditions: conditions.clone(),
         effects: vec![Action::SetMark { value: 1, mask: 2 }, Action::NoTrack],
         action: Action::Choose(vec![
-            choice,
-            Choice {
-                conditions: Vec::new(),
-                action: Action::Masquerade { ports: Some(ports), random: false },
-            },
-            Choice { conditions: Vec::new(), action: Action::Jump("x".into()) },
+            choice(conditions, Action::Drop),
+            choice(Vec::new(), Action::Masquerade { ports: Some(ports), random: false }),
+            choice(Vec::new(), Action::Jump("x".into())),
         ]),
     };
     let base = BaseChain {
@@ -145,6 +157,29 @@ fn everything() -> NetnsFacts {
                 family: TableFamily::Inet,
                 name: "filter".into(),
                 chains: vec![Chain { name: "x".into(), base: Some(base), rules: vec![rule] }],
+            }],
+            ipsets: vec![IpSet {
+                name: "s".into(),
+                kind: "hash:ip".into(),
+                v6: Some(false),
+                netmask: Some(32),
+                entries: vec![IpSetEntry {
+                    parts: vec![
+                        IpSetPart::Addresses(AddressRange { first: ip, last: ip }),
+                        IpSetPart::Ports { proto: None, ports },
+                        IpSetPart::Mac(mac),
+                        IpSetPart::Interface { name: "eth0".into(), port: true },
+                        IpSetPart::Mark(1),
+                        IpSetPart::Set("t".into()),
+                        IpSetPart::Unknown,
+                    ],
+                    nomatch: true,
+                }],
+                incomplete: Some("why".into()),
+            }],
+            recent: vec![RecentList {
+                name: "r".into(),
+                entries: vec![RecentEntry { ip, age: None, hits: 1 }],
             }],
         },
         qdiscs: vec![Qdisc::default()],

@@ -1,3 +1,4 @@
+mod sets;
 mod suspects;
 
 use super::*;
@@ -88,7 +89,7 @@ fn table(backend: Backend, chains: Vec<Chain>) -> Table {
 }
 
 fn facts(tables: Vec<Table>) -> NetnsFacts {
-    NetnsFacts { firewall: Firewall { tables }, ..NetnsFacts::default() }
+    NetnsFacts { firewall: Firewall { tables, ..Firewall::default() }, ..NetnsFacts::default() }
 }
 
 fn filter(chains: Vec<Chain>) -> NetnsFacts {
@@ -481,6 +482,8 @@ fn kinds_of_address_come_from_the_addresses_of_the_node() {
 #[test]
 fn the_first_branch_that_holds_is_taken() {
     let branch = |proto: u8, action: Action| Choice {
+        text: String::new(),
+        comment: None,
         conditions: vec![Condition::is(Match::Proto(vec![proto]))],
         action,
     };

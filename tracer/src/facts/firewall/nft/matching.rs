@@ -10,7 +10,10 @@ use super::super::{
 use super::{Reader, action, array, compact, only_member, word};
 
 /// A set or map with more elements than this stays a name: rules would repeat all of them.
-const MAX_ELEMENTS: usize = 2048;
+const MAX_ELEMENTS: usize = 16_384;
+
+/// Keys that are not of the packet alone.
+const RANDOM: [&str; 3] = ["numgen", "jhash", "symhash"];
 
 impl Reader<'_> {
     /// `{"op": …, "left": …, "right": …}`.
@@ -34,6 +37,13 @@ impl Reader<'_> {
             *code = Some(number);
             return;
         }
+        if let Some(("concat", _)) = only_member(left) {
+            let alternatives = self.values(right).and_then(|values| {
+                values.into_iter().map(|value| self.equal(left, value)).collect::<Option<_>>()
+            });
+            let what = alternatives.map_or_else(|| Match::Unknown(compact(body)), Match::AnyOf);
+            return self.conditions.push(Condition { invert, what });
+        }
         match self.understand(left, right) {
             Some((implied, what)) => {
                 self.conditions.extend(implied.into_iter().map(Condition::is));
@@ -45,15 +55,55 @@ impl Reader<'_> {
 
     /// A verdict map: `{"key": …, "data": …}`.
     pub(super) fn choose(&self, body: &Value) -> Option<Action> {
+        self.map(body, |value| {
+            let (kind, arguments) = only_member(value)?;
+            action::parse(kind, arguments)
+        })
+    }
+
+    /// A map whose values are something to do.
+    fn map(&self, body: &Value, action: impl Fn(&Value) -> Option<Action>) -> Option<Action> {
         let key = body.get("key")?;
         let elements = self.elements(body.get("data")?)?;
         let choices = elements.iter().map(|element| {
-            let [value, verdict] = array(Some(element)) else { return None };
-            let (kind, arguments) = only_member(verdict)?;
-            let conditions = self.equal(key, bare(value))?;
-            Some(Choice { conditions, action: action::parse(kind, arguments)? })
+            let [entry, value] = array(Some(element)) else { return None };
+            let comment = entry.get("elem").and_then(|e| word(e, "comment")).map(str::to_owned);
+            let mut text = shown(bare(entry));
+            if let Some(comment) = &comment {
+                text += &format!(" comment \"{comment}\"");
+            }
+            text += &format!(" : {}", shown(value));
+            let conditions = self.equal(key, bare(entry))?;
+            Some(Choice { text, comment, conditions, action: action(value)? })
         });
-        Some(Action::Choose(choices.collect::<Option<_>>()?))
+        let mut choices: Vec<Choice> = choices.collect::<Option<_>>()?;
+        // Where every number that can come up has an entry, one of them is chosen for certain.
+        let numbers = only_member(key).filter(|(kind, _)| RANDOM.contains(kind));
+        let modulus = numbers.and_then(|(_, body)| body.get("mod")?.as_u64());
+        if modulus.is_some_and(|n| usize::try_from(n).is_ok_and(|n| n <= choices.len()))
+            && let Some(last) = choices.last_mut()
+        {
+            last.conditions.clear();
+        }
+        Some(Action::Choose(choices))
+    }
+
+    /// `dnat to KEY map { … }`, `snat to KEY map { … }`: one translation for each entry.
+    pub(super) fn translate(&self, kind: &str, body: &Value) -> Option<Action> {
+        let ("map", map) = only_member(body.get("addr")?)? else { return None };
+        self.map(map, |value| {
+            let mut plain = body.clone();
+            let object = plain.as_object_mut()?;
+            match only_member(value) {
+                Some(("concat", parts)) => {
+                    let [address, port] = array(Some(parts)) else { return None };
+                    object.insert("addr".to_owned(), address.clone());
+                    object.insert("port".to_owned(), port.clone());
+                }
+                _ => _ = object.insert("addr".to_owned(), value.clone()),
+            }
+            action::parse(kind, &plain)
+        })
     }
 
     /// What must hold for a key, single or concatenated, to have a value.
@@ -73,7 +123,7 @@ impl Reader<'_> {
                 }
                 Some(conditions)
             }
-            (Some(("numgen" | "jhash" | "symhash", _)), _) => {
+            (Some((kind, _)), _) if RANDOM.contains(&kind) => {
                 let text = format!("{} is {}", compact(key), compact(value));
                 Some(vec![Condition::is(Match::Sometimes(text))])
             }
@@ -220,6 +270,31 @@ fn payload(left: &Value) -> Option<(&str, &str)> {
 /// An element that carries a timeout, counter or comment is wrapped: `{"elem": {"val": …}}`.
 fn bare(element: &Value) -> &Value {
     element.get("elem").and_then(|e| e.get("val")).unwrap_or(element)
+}
+
+/// An element, or what it leads to, as nft prints it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => return text.clone(),
+        Value::Number(number) => return number.to_string(),
+        _ => {}
+    }
+    let list = |values: &Value, between: &str| {
+        array(Some(values)).iter().map(shown).collect::<Vec<_>>().join(between)
+    };
+    match only_member(value) {
+        Some(("concat", parts)) => list(parts, " . "),
+        Some(("range", ends)) => list(ends, "-"),
+        Some(("prefix", prefix)) => {
+            let length = prefix.get("len").and_then(Value::as_u64).unwrap_or_default();
+            format!("{}/{length}", word(prefix, "addr").unwrap_or_default())
+        }
+        Some((kind @ ("goto" | "jump"), to)) => {
+            format!("{kind} {}", word(to, "target").unwrap_or_default())
+        }
+        Some((kind @ ("accept" | "drop" | "continue" | "return"), _)) => kind.to_owned(),
+        _ => compact(value),
+    }
 }
 
 fn flags(body: &Value) -> Vec<&str> {

@@ -205,7 +205,7 @@ impl Reader<'_> {
                     self.choose(body).unwrap_or_else(|| Action::Unknown(compact(statement)));
                 self.actions.push(action);
             }
-            kind => match action::parse(kind, body) {
+            kind => match self.translate(kind, body).or_else(|| action::parse(kind, body)) {
                 Some(action) => self.actions.push(action),
                 None => self.actions.push(Action::Unknown(compact(statement))),
             },

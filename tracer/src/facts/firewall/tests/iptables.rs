@@ -6,7 +6,7 @@ use super::super::*;
 
 fn legacy() -> Firewall {
     let tables = iptables::parse(include_str!("../../fixtures/iptables-legacy.txt"), false);
-    Firewall { tables }
+    Firewall { tables, ..Firewall::default() }
 }
 
 fn rule<'a>(firewall: &'a Firewall, table: &str, chain: &str, at: usize) -> &'a FirewallRule {

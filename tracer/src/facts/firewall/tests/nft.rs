@@ -7,7 +7,7 @@ use super::super::*;
 fn ruleset() -> Firewall {
     let mut tables = nft::parse(include_str!("../../fixtures/nft.json")).unwrap();
     nft::add_text(&mut tables, include_str!("../../fixtures/nft.txt"));
-    Firewall { tables }
+    Firewall { tables, ..Firewall::default() }
 }
 
 /// The rule with this handle.
@@ -156,14 +156,19 @@ fn actions_are_understood() {
 #[test]
 fn verdict_maps_are_choices() {
     let firewall = ruleset();
-    let choice = |conditions, action| Choice { conditions, action };
+    let choice = |text: &str, conditions, action| Choice {
+        text: text.to_owned(),
+        comment: None,
+        conditions,
+        action,
+    };
     let state = |state| vec![is(Match::CtState(vec![state]))];
     assert_eq!(
         rule(&firewall, "fw", 22).action,
         Action::Choose(vec![
-            choice(state(CtState::Invalid), Action::Drop),
-            choice(state(CtState::Established), Action::Accept),
-            choice(state(CtState::Related), Action::Accept),
+            choice("invalid : drop", state(CtState::Invalid), Action::Drop),
+            choice("established : accept", state(CtState::Established), Action::Accept),
+            choice("related : accept", state(CtState::Related), Action::Accept),
         ])
     );
     let key = vec![
@@ -173,10 +178,15 @@ fn verdict_maps_are_choices() {
         is(Match::Dport(vec![port(80)])),
     ];
     let svc = Action::Goto("svc".into());
-    assert_eq!(rule(&firewall, "fw", 17).action, Action::Choose(vec![choice(key, svc)]));
+    assert_eq!(
+        rule(&firewall, "fw", 17).action,
+        Action::Choose(vec![choice("10.96.0.10 . 80 : goto svc", key, svc)])
+    );
     let Action::Choose(choices) = rule(&firewall, "fw", 14).action else { panic!("no choice") };
+    let (last, others) = choices.split_last().unwrap();
+    assert!(last.conditions.is_empty(), "one of them is taken for certain");
     assert!(
-        choices
+        others
             .iter()
             .all(|c| matches!(c.conditions[..], [Condition { what: Match::Sometimes(_), .. }]))
     );
