@@ -8,8 +8,15 @@
 #[cfg(feature = "user")]
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Address pairs the kernel-side filter can hold for each IP version.
+/// Address pairs the kernel-side filter holds as constants for each IP version; beyond them a map
+/// decides.
 pub const MAX_PAIRS: usize = 8;
+/// Addresses that the map of them can hold.
+pub const MAX_ENDS: usize = 1 << 16;
+/// On which side of the flow an address in the map of them is: bits.
+pub const SIDE_SOURCE: u8 = 1;
+/// As [`SIDE_SOURCE`].
+pub const SIDE_DESTINATION: u8 = 2;
 /// UDP destination ports the kernel side takes for VXLAN (one per differing device on the path).
 pub const MAX_VXLAN_PORTS: usize = 4;
 /// Namespaces in which hop programs can be told apart; see [`HopHeader::slot`].
@@ -110,6 +117,12 @@ pub struct Config {
     pub port: u32,
     /// The port that `port` is translated to, network byte order; 0: none. Only with `port`.
     pub port_behind: u32,
+    /// Not 0: instead of `pair4`, the map of addresses decides on IPv4 packets.
+    pub many4: u32,
+    /// Not 0: instead of `pair6`, the map of addresses decides on IPv6 packets.
+    pub many6: u32,
+    /// Not 0: beside `port`, the map of ports decides. Only with `port`.
+    pub many_ports: u32,
     /// UDP destination ports of the VXLAN devices, network byte order.
     pub vxlan_port: [u32; MAX_VXLAN_PORTS],
     /// IPv4 addresses of the two ends, network byte order.

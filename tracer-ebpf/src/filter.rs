@@ -8,7 +8,10 @@ use core::mem::MaybeUninit;
 
 use tracer_common::{MAX_PAIRS, MAX_VXLAN_PORTS, matched};
 
-use crate::{config::config, maps::on_path};
+use crate::{
+    config::config,
+    maps::{is_port, on_path, opposite},
+};
 
 // EtherTypes (include/uapi/linux/if_ether.h) in network byte order, as `skb->protocol` holds them.
 pub const ETH_IP: u32 = 0x0800_u16.to_be() as u32;
@@ -94,6 +97,10 @@ fn byte(word: u32, index: u32) -> u32 {
 
 #[inline(always)]
 fn pair4(a: u32, b: u32) -> bool {
+    // Known to the verifier, which removes one way or the other.
+    if config!(many4) != 0 {
+        return opposite(&[a, 0, 0, 0], &[b, 0, 0, 0]);
+    }
     let pairs = config!(pairs4);
     let mut i = 0;
     while i < MAX_PAIRS {
@@ -120,6 +127,12 @@ fn same6(words: &[u32], at: usize, i: usize, side: usize) -> bool {
 
 #[inline(always)]
 fn pair6(head: &Head6) -> bool {
+    if config!(many6) != 0 {
+        return opposite(
+            &[head[2], head[3], head[4], head[5]],
+            &[head[6], head[7], head[8], head[9]],
+        );
+    }
     let pairs = config!(pairs6);
     let mut i = 0;
     while i < MAX_PAIRS {
@@ -176,6 +189,9 @@ fn wanted(proto: u32, icmp_error: bool, ports: u32, ports_known: bool) -> bool {
     let (source, destination) = (ports & 0xffff, ports >> 16);
     if !ports_known || source == port || destination == port {
         return true;
+    }
+    if config!(many_ports) != 0 {
+        return is_port(source) || is_port(destination);
     }
     let behind = config!(port_behind);
     behind != 0 && (source == behind || destination == behind)

@@ -176,3 +176,35 @@ fn a_filter_on_the_port_keeps_other_connections_out() {
         assert!(inner.src_port == Some(8081) || inner.dst_port == Some(8081), "{inner:?}");
     }
 }
+
+#[test]
+fn an_end_with_hundreds_of_addresses_is_followed() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    // More than the programs hold as constants: a map decides.
+    let more = |network: &str| (1..=250).map(|n| format!("{network}{n}\", \"")).collect::<String>();
+    let inventory = std::fs::read_to_string(lab.inventory_path()).expect("the inventory");
+    let many = format!("\"{}{}10.10.0.2\"", more("10.77.0."), more("fd00:77::"));
+    let inventory = inventory.replace("\"10.10.0.2\"", &many);
+    std::fs::write(lab.inventory_path(), inventory).expect("a larger inventory");
+    for (other, another, dst, src) in [
+        ("10.10.1.3", "10.10.1.2", "10.10.1.2", "10.10.0.2"),
+        ("fd00:10:10:1::3", "fd00:10:10:1::2", "fd00:10:10:1::2", "fd00:10:10::2"),
+    ] {
+        let live = Live::start(&lab, &["--src", "A.a", "--dst", "B.b", "--format", "json"]);
+        run(&lab, "A.a", &["ping", "-c5", "-i0.05", other]);
+        run(&lab, "A.a2", &["ping", "-c5", "-i0.05", another]);
+        run(&lab, "A.a", &["ping", "-c3", "-i0.05", dst]);
+        let report = live.interrupt().report();
+        assert_eq!(report.src.ips.len(), 502);
+        assert_eq!(report.verdict.status, Status::Delivered, "{:#?}", report.verdict);
+        assert_eq!((report.packets.sent, report.packets.replied), (3, 3));
+        assert!(report.journeys.iter().all(|j| j.hops.len() == 12), "{:#?}", report.journeys);
+        for journey in journeys(&report, Direction::Forward) {
+            let inner = &journey.hops[0].inner;
+            assert_eq!((inner.src_ip.as_str(), inner.dst_ip.as_str()), (src, dst));
+        }
+    }
+}

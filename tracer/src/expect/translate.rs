@@ -16,9 +16,6 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
-/// Addresses that can stand for the source, at most: the kernel's filter takes few.
-const MAX_SOURCES: usize = 3;
-
 /// A flow to an address that may be a service's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -199,7 +196,6 @@ pub(super) fn aliases(facts: &PathFacts, family: Family) -> Vec<Alias> {
             }
         }
     }
-    sources.truncate(MAX_SOURCES);
     aliases.extend(sources.into_iter().map(|ip| Alias {
         ip,
         port: None,

@@ -1,17 +1,17 @@
 //! Loading: the filter, the kernel's offsets, the programs and maps, the drop tracepoint.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Ebpf, EbpfLoader};
-use tracer_common::{Config, MAX_L3_DEVICES, MAX_PAIRS, MAX_SLOTS, MAX_VXLAN_PORTS};
+use tracer_common::{Config, MAX_SLOTS};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::btf::{self, Btf, BtfError};
-use super::{CaptureError, Filter, Options};
+use super::filter::{self, Filter};
+use super::{CaptureError, Options};
 use crate::decode::{KernelNames, NameSource, Symbols};
 use crate::model::Station;
 
@@ -40,58 +40,6 @@ fn slots(stations: &[Station]) -> Result<Vec<u32>, CaptureError> {
     } else {
         Ok(slots)
     }
-}
-
-fn words(address: IpAddr) -> [u32; 4] {
-    match address {
-        // Memory order is network order: the programs compare words as they lie in the packet.
-        IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],
-        IpAddr::V6(v6) => {
-            let o = v6.octets();
-            let word = |i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
-            [word(0), word(4), word(8), word(12)]
-        }
-    }
-}
-
-/// Puts the filter into the configuration.
-fn fill_filter(
-    config: &mut Config,
-    filter: &Filter,
-    stations: &[Station],
-    slots: &[u32],
-) -> Result<(), CaptureError> {
-    fn count<T>(all: &[T], what: &'static str, max: usize) -> Result<u32, CaptureError> {
-        u32::try_from(all.len())
-            .ok()
-            .filter(|n| *n as usize <= max)
-            .ok_or(CaptureError::FilterFull(all.len(), what, max))
-    }
-    let v4: Vec<_> = filter.pairs.iter().filter(|(a, b)| a.is_ipv4() && b.is_ipv4()).collect();
-    let v6: Vec<_> = filter.pairs.iter().filter(|(a, b)| a.is_ipv6() && b.is_ipv6()).collect();
-    config.pairs4 = count(&v4, "IPv4 address pairs", MAX_PAIRS)?;
-    config.pairs6 = count(&v6, "IPv6 address pairs", MAX_PAIRS)?;
-    for (slot, (a, b)) in config.pair4.iter_mut().zip(v4) {
-        *slot = [words(*a)[0], words(*b)[0]];
-    }
-    for (slot, (a, b)) in config.pair6.iter_mut().zip(v6) {
-        *slot = [words(*a), words(*b)];
-    }
-    config.vxlan_ports = count(&filter.vxlan_ports, "VXLAN ports", MAX_VXLAN_PORTS)?;
-    for (slot, port) in config.vxlan_port.iter_mut().zip(&filter.vxlan_ports) {
-        *slot = port.to_be().into();
-    }
-    let l3: Vec<_> = stations.iter().filter(|s| !s.ethernet).collect();
-    config.l3_devices = count(&l3, "interfaces without Ethernet header", MAX_L3_DEVICES)?;
-    for (entry, station) in config.l3_device.iter_mut().zip(l3) {
-        let slot = slots.iter().position(|s| *s == station.netns_inum).unwrap_or(0);
-        *entry = [u32::try_from(slot).unwrap_or(0), station.ifindex];
-    }
-    config.proto = filter.proto.map_or(0, u32::from);
-    config.port = filter.port.map_or(0, |p| p.to_be().into());
-    config.port_behind = filter.port_behind.map_or(0, |p| p.to_be().into());
-    config.snaplen = filter.snaplen.map_or(0, u32::from);
-    Ok(())
 }
 
 /// Offsets for the drop tracepoint, and the drop reasons.
@@ -165,7 +113,8 @@ pub(super) fn load(
     }
     let slots = slots(stations)?;
     let mut config = Config::new_zeroed();
-    fill_filter(&mut config, filter, stations, &slots)?;
+    filter::fill(&mut config, filter, stations, &slots)?;
+    let tables = filter::Tables::of(filter)?;
     let mut disabled = Vec::new();
     let btf_path = options.btf.as_deref().unwrap_or(Path::new(btf::VMLINUX));
     let reasons = Btf::from_file(btf_path).and_then(|btf| fill_offsets(&mut config, &btf));
@@ -177,6 +126,9 @@ pub(super) fn load(
         let bpf = EbpfLoader::new()
             .override_global("CONFIG", config.as_bytes(), true)
             .map_max_entries("EVENTS", options.ring_bytes.next_power_of_two())
+            .map_max_entries("ADDRESSES", filter::entries(tables.addresses.len()))
+            .map_max_entries("ENDS", filter::entries(tables.ends.len()))
+            .map_max_entries("PORTS", filter::entries(tables.ports.len()))
             .load(PROGRAMS);
         (bpf, btf.join())
     });
@@ -200,14 +152,9 @@ pub(super) fn load(
         }
     };
 
-    {
-        let map = bpf.map_mut("ADDRESSES").ok_or_else(|| failed("map ADDRESSES")("missing"))?;
-        let mut map: BpfHashMap<_, [u32; 4], u8> =
-            map.try_into().map_err(failed("map ADDRESSES"))?;
-        for address in &filter.addresses {
-            map.insert(words(*address), 1, 0).map_err(failed("map ADDRESSES"))?;
-        }
-    }
+    put(&mut bpf, "ADDRESSES", &tables.addresses)?;
+    put(&mut bpf, "ENDS", &tables.ends)?;
+    put(&mut bpf, "PORTS", &tables.ports)?;
     let mut take = |name: &str| bpf.take_map(name).ok_or_else(|| failed(name)("missing"));
     let lost = PerCpuArray::try_from(take("LOST")?).map_err(failed("map LOST"))?;
     let events = RingBuf::try_from(take("EVENTS")?).map_err(failed("map EVENTS"))?;
@@ -217,6 +164,16 @@ pub(super) fn load(
         KernelNames { reasons, symbols }
     });
     Ok(Loaded { bpf, lost, events, slots, disabled, names })
+}
+
+/// Fills a hash map.
+fn put<K: aya::Pod>(bpf: &mut Ebpf, name: &str, entries: &[(K, u8)]) -> Result<(), CaptureError> {
+    let map = bpf.map_mut(name).ok_or_else(|| failed(name)("missing"))?;
+    let mut map: BpfHashMap<_, K, u8> = map.try_into().map_err(failed(name))?;
+    for (key, value) in entries {
+        map.insert(key, value, 0).map_err(failed(name))?;
+    }
+    Ok(())
 }
 
 fn start_drops(bpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), CaptureError> {
@@ -229,26 +186,4 @@ fn start_drops(bpf: &mut Ebpf, btf: &aya::Btf) -> Result<(), CaptureError> {
     program.load("kfree_skb", btf).map_err(|e| program_failed(NAME, e))?;
     program.attach().map_err(|e| program_failed(NAME, e))?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_words_in_memory_order() {
-        assert_eq!(words("10.0.0.1".parse().unwrap())[0].to_ne_bytes(), [10, 0, 0, 1]);
-        let v6 = words("fd00::1".parse().unwrap());
-        assert_eq!(v6[0].to_ne_bytes(), [0xfd, 0, 0, 0]);
-        assert_eq!(v6[3].to_ne_bytes(), [0, 0, 0, 1]);
-    }
-
-    #[test]
-    fn too_much_for_the_filter_is_an_error_that_names_it() {
-        let pair = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let filter = Filter { pairs: vec![pair; MAX_PAIRS + 1], ..Filter::default() };
-        let error =
-            fill_filter(&mut Config::new_zeroed(), &filter, &[], &[]).unwrap_err().to_string();
-        assert_eq!(error, "9 IPv4 address pairs on the path; the kernel filter holds at most 8");
-    }
 }

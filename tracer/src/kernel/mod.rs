@@ -9,12 +9,12 @@ mod attach;
 pub mod btf;
 mod clock;
 mod clsact;
+mod filter;
 mod load;
 mod reader;
 mod release;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 
@@ -25,6 +25,7 @@ use tracer_common::{LOST_DROP, LOST_HOP, MAX_SNAPLEN};
 
 pub(crate) use attach::is_own_program;
 pub use clock::monotonic_ns;
+pub use filter::Filter;
 pub use reader::HeldBatch;
 pub use release::{architecture, release};
 
@@ -35,25 +36,6 @@ use crate::netns::Netns;
 /// The default size of the ring buffer, bytes: half a second at a million events of 64 packet
 /// bytes each.
 pub const DEFAULT_RING_BYTES: u32 = 64 << 20;
-
-/// What the kernel side lets through.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Filter {
-    /// Address pairs of the flow, either direction.
-    pub pairs: Vec<(IpAddr, IpAddr)>,
-    /// IP protocol; `None`: all. ICMP errors about the flow always pass.
-    pub proto: Option<u8>,
-    /// TCP or UDP port at either end; `None`: all.
-    pub port: Option<u16>,
-    /// The port to which a node translates `port`.
-    pub port_behind: Option<u16>,
-    /// UDP ports of the VXLAN devices on the path.
-    pub vxlan_ports: Vec<u16>,
-    /// Addresses whose ARP and neighbour discovery is of interest.
-    pub addresses: Vec<IpAddr>,
-    /// Bytes of each packet to keep; `None`: the headers and 16 bytes of payload.
-    pub snaplen: Option<u16>,
-}
 
 /// How the hop programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,6 @@ use crate::expect::{self, Family};
 use crate::facts::PathFacts;
 use crate::kernel::Filter;
 use crate::model::{Alias, End, Topology};
-use tracer_common::MAX_PAIRS;
 
 /// The address families to look at: the one asked for, that of the probe, or all that both ends
 /// have.
@@ -36,37 +35,30 @@ pub(super) fn families(spec: &Spec, src: &End, dst: &End) -> Result<Vec<Family>,
 
 /// What the kernel side lets through.
 pub(super) fn filter(spec: &Spec, facts: &PathFacts, paths: &[(Family, Arc<Topology>)]) -> Filter {
-    let mut filter = Filter {
-        proto: spec.protocol(),
-        port: spec.port,
-        snaplen: spec.snaplen,
-        ..Filter::default()
-    };
+    let (proto, snaplen) = (spec.protocol(), spec.snaplen);
+    let mut filter = Filter { proto, snaplen, ..Filter::default() };
+    let (mut pairs, mut behind) = (Vec::new(), Vec::new());
     for (family, topology) in paths {
         let ips = |end: &Option<End>| {
             let ips = end.as_ref().map(|e| e.ips.clone()).unwrap_or_default();
             ips.into_iter().filter(|ip| Family::of(ip) == *family).collect::<Vec<_>>()
         };
-        let (sources, destinations) = (ips(&topology.src), ips(&topology.dst));
         let aliases = |source: bool| {
             topology.aliases.iter().filter(move |a| a.source == source).map(|a| a.ip)
         };
-        let mut pairs = Vec::new();
-        for a in sources.iter().copied().chain(aliases(true)) {
-            for b in destinations.iter().copied().chain(aliases(false)) {
-                pairs.push((a, b));
-            }
+        // What translation may make of either end may meet what it makes of the other.
+        for a in ips(&topology.src).into_iter().chain(aliases(true)) {
+            pairs.extend(ips(&topology.dst).into_iter().chain(aliases(false)).map(|b| (a, b)));
         }
-        // What translation may make of the addresses comes behind the addresses themselves: only
-        // those must fit.
-        pairs.sort_by_key(|(a, b)| !(sources.contains(a) && destinations.contains(b)));
-        pairs.truncate(MAX_PAIRS.max(sources.len() * destinations.len()));
-        filter.pairs.extend(pairs);
         let translated =
             |a: &Alias| a.real_port.filter(|_| a.port.is_some() && a.port == spec.port);
-        filter.port_behind = topology.aliases.iter().find_map(translated).or(filter.port_behind);
+        behind.extend(topology.aliases.iter().filter_map(translated));
         filter.addresses.extend(expect::addresses_on_path(facts, topology));
         filter.vxlan_ports.extend(&topology.vxlan_ports);
+    }
+    filter.add_flow(pairs);
+    if let Some(port) = spec.port {
+        filter.add_port(port, behind);
     }
     filter.addresses.sort_unstable();
     filter.addresses.dedup();

@@ -232,7 +232,9 @@ fn limits(results: &Results, rows: &[Row]) -> String {
         "- **A match** costs two things that cannot be left out: a reservation in the ring buffer, which all\n  \
          CPUs share and which takes a lock, and a reading of the clock. The rest is copying 64 bytes (128\n  \
          where the packet is encapsulated) and a header of 40.\n\
-         - **A miss** is the program's entry, and comparing the two addresses (four, and a port, inside VXLAN).\n\
+         - **A miss** is the program's entry, and comparing the two addresses (four, and a port, inside VXLAN).\n  \
+         Up to eight pairs of addresses are constants of the program; beyond that a hash map decides, which is\n  \
+         asked once for the outer and once for the inner source (again for the destination where that hits).\n\
          - **Wake-ups.** The programs never wake the reader; it looks every few milliseconds. One wake-up per\n  \
          event halved the packet rate.\n\
          - **Decoding** waits while traffic is heavy; up to 256 MiB of records are kept raw.\n\
@@ -289,6 +291,8 @@ mod tests {
                 hop_miss: 70.0,
                 hop_match_alone: 90.0,
                 hop_miss_alone: 30.0,
+                hop_miss_map: 95.0,
+                hop_miss_map_alone: 50.0,
                 drop_miss: 90.0,
                 drop_plain: 300.0,
                 drop_stack: 3000.0,

@@ -1,7 +1,7 @@
 //! The lab that is measured in, and sockets inside its pods.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,10 @@ use crate::process::{self, output_of};
 
 /// A lab of its own: others go on undisturbed.
 const NAME: &str = "bench";
+/// An inventory with which a pod has many addresses.
+const CROWDED: &str = "/run/podtrace/bench/crowded.toml";
+/// Addresses that it has then, beside its own.
+const CROWD: u8 = 250;
 /// Where its inventory is.
 const INVENTORY: &str = "/run/podtrace/bench/inventory.toml";
 
@@ -63,6 +67,20 @@ impl Lab {
         command
     }
 
+    /// podtrace itself, told that the first of [`OTHERS`] has 501 addresses: more than its programs hold
+    /// as constants.
+    pub fn podtrace_crowded(&self) -> Result<Command> {
+        let plain = fs::read_to_string(INVENTORY).with_context(|| format!("read {INVENTORY}"))?;
+        let own = "\"10.10.0.3\"";
+        let more: String =
+            (1..=CROWD).map(|n| format!(", \"10.77.0.{n}\", \"10.77.1.{n}\"")).collect();
+        let crowded = plain.replace(own, &format!("{own}{more}"));
+        fs::write(CROWDED, crowded).with_context(|| format!("write {CROWDED}"))?;
+        let mut command = self.podtrace();
+        command.env("PODTRACE_INVENTORY", CROWDED);
+        Ok(command)
+    }
+
     /// A program inside a node or pod; it has the process id of what is started.
     pub fn inside<S: AsRef<OsStr>>(
         &self,
@@ -103,6 +121,8 @@ fn on_the_nodes(json: &[u8]) -> Result<Vec<(String, String)>> {
 impl Drop for Lab {
     fn drop(&mut self) {
         process::forget_interrupt();
+        // It is not there unless it was asked for.
+        let _ = fs::remove_file(CROWDED);
         // A second Ctrl-C shall not stop it halfway.
         let mut down = self.command("down");
         down.stdout(Stdio::null()).process_group(0);

@@ -157,8 +157,7 @@ fn listen(
 }
 
 /// podtrace, watching the flow between two pods.
-fn podtrace(lab: &Lab, src: &str, dst: &str) -> Result<Observer> {
-    let mut command = lab.podtrace();
+fn podtrace(mut command: Command, src: &str, dst: &str) -> Result<Observer> {
     command.args(["--src", src, "--dst", dst, "-4", "--format", "json"]);
     Observer::start(&mut command, |line| line.starts_with("podtrace: watching "))
 }
@@ -169,9 +168,11 @@ impl Observers {
         let mut observers = Self { running: Vec::new(), files: Vec::new() };
         match condition {
             Condition::Bare | Condition::BareAgain => {}
-            Condition::Attached => observers.running.push(podtrace(lab, OTHERS[0], OTHERS[1])?),
+            Condition::Attached => {
+                observers.running.push(podtrace(lab.podtrace(), OTHERS[0], OTHERS[1])?)
+            }
             Condition::Matching => {
-                observers.running.push(podtrace(lab, SOURCE.name, TARGET.name)?);
+                observers.running.push(podtrace(lab.podtrace(), SOURCE.name, TARGET.name)?);
             }
             Condition::TcpdumpAny => {
                 for node in ["A", "B"] {
@@ -185,6 +186,12 @@ impl Observers {
             }
         }
         Ok(observers)
+    }
+
+    /// As for [`Condition::Attached`], with more addresses than podtrace's programs hold as constants.
+    pub fn crowded(lab: &Lab) -> Result<Self> {
+        let observer = podtrace(lab.podtrace_crowded()?, OTHERS[0], OTHERS[1])?;
+        Ok(Self { running: vec![observer], files: Vec::new() })
     }
 
     fn tcpdump(&mut self, lab: &Lab, node: &str, interface: &str) -> Result<()> {

@@ -28,6 +28,10 @@ pub struct Costs {
     pub hop_match_alone: f64,
     /// As above.
     pub hop_miss_alone: f64,
+    /// Hop program, other packets, with a map of 501 addresses.
+    pub hop_miss_map: f64,
+    /// As above, by itself.
+    pub hop_miss_map_alone: f64,
     /// Drop tracepoint, other packets.
     pub drop_miss: f64,
     /// Drop tracepoint, a packet of the flow whose end is harmless: no stack.
@@ -133,13 +137,18 @@ impl Programs {
 
 /// Measures them all; the median of some rounds.
 pub fn measure(lab: &Lab, rounds: usize) -> Result<Costs> {
-    let mut all: [Vec<f64>; 5] = Default::default();
-    let mut by_itself: [Vec<f64>; 2] = Default::default();
+    let mut all: [Vec<f64>; 6] = Default::default();
+    let mut by_itself: [Vec<f64>; 3] = Default::default();
     for _ in 0..rounds {
         let counting = Counting::on()?;
         let other = Observers::start(lab, Condition::Attached)?;
         let ping = during(&other, || traffic::ping(lab, 3000).map(drop))?;
         other.stop()?;
+        let crowded = Observers::crowded(lab)?;
+        let with_map = during(&crowded, || traffic::ping(lab, 3000).map(drop))?;
+        // Of another flow than the one watched here.
+        let with_map_alone = alone::measure(with_map.hop_id, Packet::Own)?;
+        crowded.stop()?;
         let own = Observers::start(lab, Condition::Matching)?;
         let udp = during(&own, || traffic::udp(Duration::from_millis(200), None).map(drop))?;
         let answered = during(&own, || traffic::ping(lab, 3000).map(drop))?;
@@ -149,6 +158,7 @@ pub fn measure(lab: &Lab, rounds: usize) -> Result<Costs> {
         for (all, packet) in by_itself.iter_mut().zip([Packet::Own, Packet::Other]) {
             all.push(alone::measure(dropped.hop_id, packet)?);
         }
+        by_itself[2].push(with_map_alone);
         own.stop()?;
         let costs = [
             udp.hop.each(),
@@ -156,20 +166,23 @@ pub fn measure(lab: &Lab, rounds: usize) -> Result<Costs> {
             ping.drop.each(),
             answered.drop.each(),
             dropped.drop.each(),
+            with_map.hop.each(),
         ];
         for (all, cost) in all.iter_mut().zip(costs) {
             all.extend(cost);
         }
     }
-    let [hop_match, hop_miss, drop_miss, drop_plain, drop_stack] =
+    let [hop_match, hop_miss, drop_miss, drop_plain, drop_stack, hop_miss_map] =
         all.map(|all| median(&all).context("a program did not run although there was traffic"));
-    let [hop_match_alone, hop_miss_alone] =
+    let [hop_match_alone, hop_miss_alone, hop_miss_map_alone] =
         by_itself.map(|all| median(&all).context("no program ran by itself"));
     Ok(Costs {
         hop_match_alone: hop_match_alone?,
         hop_miss_alone: hop_miss_alone?,
         hop_match: hop_match?,
         hop_miss: hop_miss?,
+        hop_miss_map: hop_miss_map?,
+        hop_miss_map_alone: hop_miss_map_alone?,
         drop_miss: drop_miss?,
         drop_plain: drop_plain?,
         drop_stack: drop_stack?,

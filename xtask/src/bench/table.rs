@@ -67,12 +67,14 @@ pub fn rows(samples: &Samples) -> Vec<Row> {
 }
 
 /// The lines of the table of programs: what, nanoseconds, aim.
-pub fn costs(costs: &Costs) -> [(&'static str, f64, Option<f64>); 7] {
+pub fn costs(costs: &Costs) -> [(&'static str, f64, Option<f64>); 9] {
     [
         ("hop program, packet of another flow", costs.hop_miss, Some(60.0)),
         ("hop program, packet of the flow", costs.hop_match, Some(300.0)),
+        ("hop program, packet of another flow, 501 addresses in a map", costs.hop_miss_map, None),
         ("hop program by itself, packet of another flow", costs.hop_miss_alone, None),
         ("hop program by itself, packet of the flow", costs.hop_match_alone, None),
+        ("hop program by itself, the same with the map", costs.hop_miss_map_alone, None),
         ("drop tracepoint, packet of another flow", costs.drop_miss, None),
         ("drop tracepoint, harmless end of a packet of the flow", costs.drop_plain, None),
         ("drop tracepoint, dropped packet of the flow (with stack)", costs.drop_stack, None),

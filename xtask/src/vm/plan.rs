@@ -61,7 +61,8 @@ impl Step {
 /// an emulated machine takes ten times as long as a real one. Everything that depends on the kernel
 /// is in it: loading, attaching and cleaning up, each protocol, each kind of drop. The first list is
 /// that of every test run, the second what else there is.
-pub const TESTS: [(&str, &[&str], &[&str]); 5] = [
+pub const TESTS: [(&str, &[&str], &[&str]); 6] = [
+    ("filter", &["maps_decide_where_addresses_and_ports_are_many"], &[]),
     (
         "lab",
         &[],
