@@ -30,6 +30,10 @@ pub const CAUSES: &[Cause] = &[
     cause!("netfilter.conntrack-full", "The table of tracked connections is full"),
     cause!("netfilter.conntrack-clash", "Two connections claim the same tracked tuple"),
     cause!("netfilter.invalid", "Connection tracking finds the packet invalid and a rule drops it"),
+    cause!(
+        "netfilter.masquerade-missing",
+        "A pod's address leaves the node untranslated, and nobody outside answers it"
+    ),
     cause!("netfilter.masquerade-unexpected", "Traffic between pods is masqueraded"),
     cause!("netfilter.queue", "A rule hands the packet to a program, and none takes it"),
     cause!("netfilter.redirected", "A rule sends the packet to another destination"),

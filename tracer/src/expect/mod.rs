@@ -6,10 +6,12 @@
 //! broken, the plan shows the way that a healthy packet would take, and says so in the gaps.
 
 pub mod audit;
+mod edges;
 pub mod firewall;
 mod names;
 mod plan;
 mod roles;
+mod side;
 #[cfg(test)]
 mod tests;
 pub mod translate;
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use roles::{Classified, classify};
 
-use crate::facts::{PathFacts, RouteHit, Space, SpaceKind};
+use crate::facts::{PathFacts, RouteHit, Space, SpaceKind, is_link_local};
 use crate::model::{Direction, End, Point, Role, Station, Topology};
 
 /// IP version of the traced flow.
@@ -181,16 +183,19 @@ pub fn addresses_on_path(facts: &PathFacts, topology: &Topology) -> Vec<IpAddr> 
     all.into_iter().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).collect()
 }
 
-/// A packet of the flow would leave through it, whatever it is.
+/// A packet of the flow would leave through it, whatever it is; in a pod, may come or go by it.
 fn decides(classified: &Classified<'_>) -> bool {
-    classified.space.kind == SpaceKind::Node
-        && classified
-            .space
-            .facts
-            .answers
-            .iter()
-            .filter_map(|a| a.hit())
-            .any(|hit: &RouteHit| hit.oif == Some(classified.link.index))
+    let Classified { space, link, .. } = classified;
+    let leaves = || {
+        let hits = space.facts.answers.iter().filter_map(|a| a.hit());
+        hits.into_iter().any(|hit: &RouteHit| hit.oif == Some(link.index))
+    };
+    let addressed = || space.facts.addresses_of(link.index).any(|net| !is_link_local(net.addr()));
+    match space.kind {
+        SpaceKind::Node => leaves(),
+        SpaceKind::Pod => link.up && (leaves() || addressed()),
+        SpaceKind::Wire => false,
+    }
 }
 
 /// Sorts stations as a packet from `--src` to `--dst` meets them.
@@ -243,6 +248,7 @@ fn known_gaps(facts: &PathFacts) -> Vec<String> {
                 "{}: no interface in its namespace has its address or leads to node {}",
                 end.name, end.node
             )),
+            (Some(_), None) if attachment.lower.is_some() => {}
             (Some(link), None) => gaps.push(format!(
                 "{}: {} is not one of a veth pair with node {}; the node's end is unknown",
                 end.name, link.name, end.node

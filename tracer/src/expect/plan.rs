@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Family;
-use crate::facts::{
-    Attachment, Link, PathFacts, RouteHit, RouteOutcome, Space, is_link_local, underlay,
-};
-use crate::model::{Direction, End, Hook, Point, Role, Topology};
+use super::side::{Side, sent_to};
+use crate::facts::{Link, PathFacts, RouteHit, RouteOutcome, Space, is_link_local, underlay};
+use crate::model::{Direction, Hook, Point, Role, Topology};
 
 pub(super) fn plan(
     facts: &PathFacts,
@@ -24,6 +23,8 @@ pub(super) fn plan(
     else {
         return Vec::new();
     };
+    let from = from.sending(sent_to(facts, &topology.aliases, direction, to.ip));
+    let past_the_stack = |side: &Side<'_>| side.attachment.is_some_and(|a| a.lower.is_some());
     let planner = Planner { facts, topology, family };
     let mut way = Way { topology, points: Vec::new() };
     let via = facts.translator();
@@ -31,74 +32,56 @@ pub(super) fn plan(
         && planner.goes_through(&via, direction)
     {
         planner.through(&from, &via, &to, &mut way, gaps);
+    } else if to.is_outside() {
+        planner.over_the_edge(&from, &to, &mut way, gaps);
+    } else if from.is_outside() {
+        planner.from_outside(&from, &to, &mut way, gaps);
+    } else if past_the_stack(&from) || past_the_stack(&to) {
+        planner.past_the_stack(&from, &to, &mut way);
     } else if from.node.facts.inum == to.node.facts.inum {
         planner.within_node(&from, &to, &mut way);
     } else {
         way.leave_pod(&from);
-        planner.between_nodes(&from, &to, &mut way, gaps);
+        // Answers to an address that stands for the source go to the node that has it.
+        let back = planner.in_place_of(&to).filter(|_| direction == Direction::Reply);
+        let back = back.filter(|back| from.node.facts.answers_to(back.ip).next().is_some());
+        planner.between_nodes(&from, &back.unwrap_or(to), &mut way, gaps);
         way.enter_pod(&to);
     }
     way.points
 }
 
-/// One end with its surroundings.
-pub(super) struct Side<'a> {
-    pub(super) end: &'a End,
-    pub(super) ip: IpAddr,
-    pub(super) node: &'a Space,
-    /// The pod's namespace; `None` for an end in the node's own.
-    pub(super) pod: Option<&'a Space>,
-    pub(super) attachment: Option<Attachment<'a>>,
-}
-
-impl<'a> Side<'a> {
-    pub(super) fn new(facts: &'a PathFacts, family: Family, end: &'a End) -> Option<Self> {
-        let node = facts.node(&end.node)?;
-        let (pod, attachment) = (facts.pod(end), facts.attachment(end));
-        Some(Self { end, ip: family.first(end)?, node, pod, attachment })
-    }
-
-    pub(super) fn bridge(&self) -> Option<&'a Link> {
-        match self.attachment {
-            Some(attachment) => attachment.bridge,
-            // Behind the bridge there is nobody, but that is where packets would go.
-            None if self.is_gone() => self.node.facts.bridge_of(self.ip),
-            None => None,
-        }
-    }
-
-    /// A pod that should be there, and is not.
-    fn is_gone(&self) -> bool {
-        self.end.service.as_ref().is_some_and(|s| s.dead)
-    }
-}
-
 /// Points in the making.
-struct Way<'a> {
+pub(super) struct Way<'a> {
     topology: &'a Topology,
     points: Vec<Point>,
 }
 
 impl Way<'_> {
-    fn push(&mut self, space: &Space, link: Option<&Link>, hook: Hook) {
+    pub(super) fn push(&mut self, space: &Space, link: Option<&Link>, hook: Hook) {
         let station = link.and_then(|l| self.topology.find(space.facts.inum, l.index));
         self.points.extend(station.map(|station| Point { station, hook }));
     }
 
     /// From the pod's interface to the node's routing.
-    fn leave_pod(&mut self, side: &Side<'_>) {
+    pub(super) fn leave_pod(&mut self, side: &Side<'_>) {
         self.leave_pair(side);
-        self.push(side.node, side.bridge(), Hook::Ingress);
+        if side.stray.is_none() {
+            self.push(side.node, side.bridge(), Hook::Ingress);
+        }
     }
 
     /// From the node's routing to the pod's interface.
-    fn enter_pod(&mut self, side: &Side<'_>) {
+    pub(super) fn enter_pod(&mut self, side: &Side<'_>) {
         self.push(side.node, side.bridge(), Hook::Egress);
         self.enter_pair(side);
     }
 
     fn leave_pair(&mut self, side: &Side<'_>) {
         let (Some(pod), Some(attachment)) = (side.pod, side.attachment) else { return };
+        if side.stray.is_some() {
+            return self.push(pod, side.stray, Hook::Egress);
+        }
         self.push(pod, attachment.pod, Hook::Egress);
         self.push(side.node, attachment.veth, Hook::Ingress);
     }
@@ -118,9 +101,9 @@ struct Carrier<'a> {
     hit: Option<&'a RouteHit>,
 }
 
-struct Planner<'a> {
-    facts: &'a PathFacts,
-    topology: &'a Topology,
+pub(super) struct Planner<'a> {
+    pub(super) facts: &'a PathFacts,
+    pub(super) topology: &'a Topology,
     family: Family,
 }
 
@@ -183,7 +166,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn between_nodes(
+    pub(super) fn between_nodes(
         &self,
         from: &Side<'a>,
         to: &Side<'a>,
@@ -218,7 +201,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn role(&self, space: &Space, link: &Link) -> Role {
+    pub(super) fn role(&self, space: &Space, link: &Link) -> Role {
         let station = self.topology.find(space.facts.inum, link.index);
         station.map_or(Role::Other, |id| self.topology.station(id).role)
     }
@@ -424,7 +407,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The ports of what stands between the nodes, where it can be seen.
-    fn wire(
+    pub(super) fn wire(
         &self,
         from: &Side<'a>,
         to: &Side<'a>,

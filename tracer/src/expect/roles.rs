@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::facts::{Link, NetnsFacts, RouteKind, Space, SpaceKind, attachment, is_link_local};
+use crate::facts::{
+    Link, NetnsFacts, RouteKind, Space, SpaceKind, attachment, attachment_of, is_link_local,
+};
 use crate::model::Role;
 
 /// Kinds of interface (`IFLA_INFO_KIND`) that can lead to other machines by themselves, besides
@@ -73,9 +75,12 @@ fn pod<'a>(space: &'a Space, spaces: &'a [Space], found: &mut Vec<Classified<'a>
 fn node<'a>(space: &'a Space, spaces: &'a [Space], found: &mut Vec<Classified<'a>>) {
     let mut hangers = Hangers::default();
     for pod in spaces.iter().filter(|s| s.kind == SpaceKind::Pod && s.node == space.node) {
-        let attached = attachment(pod, space);
-        hangers.veths.extend(attached.veth.map(|l| l.index));
-        hangers.bridges.extend(attached.bridge.map(|l| l.index));
+        let first = attachment(pod, space);
+        let others = links(pod).map(|link| attachment_of(pod, link, space));
+        for attached in std::iter::once(first).chain(others) {
+            hangers.veths.extend(attached.veth.map(|l| l.index));
+            hangers.bridges.extend(attached.bridge.map(|l| l.index));
+        }
     }
     let lowers: HashSet<u32> =
         links(space).filter_map(|l| l.vxlan.as_ref()?.lower_ifindex).collect();

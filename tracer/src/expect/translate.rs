@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Family;
-use super::firewall::{Holds, PacketView, Verdict, evaluate};
+use super::firewall::{Decision, Holds, PacketView, Verdict, evaluate};
 use crate::facts::firewall::{CtState, Match, NfHook};
 use crate::facts::{Link, NetnsFacts, PathFacts, Space, is_link_local};
 use crate::model::{Alias, End, Leads};
@@ -217,7 +217,11 @@ fn sources_at(facts: &PathFacts, node: &Space, src: IpAddr, dst: IpAddr) -> Vec<
     for proto in protos {
         let sent = service.map_or(dst, |s| s.ip);
         let mut packet = first_packet(src, sent, proto, service.and_then(|s| s.port));
-        let before = evaluate(&node.facts, packet.tables(), NfHook::Prerouting, &packet);
+        let hook = match node.facts.holder(src) {
+            Some(_) => NfHook::Output,
+            None => NfHook::Prerouting,
+        };
+        let before = evaluate(&node.facts, packet.tables(), hook, &packet);
         let translates = service.is_none_or(|s| s.translator == node.node);
         packet.mark = before.packet.mark;
         if translates {
@@ -238,6 +242,20 @@ fn sources_at(facts: &PathFacts, node: &Space, src: IpAddr, dst: IpAddr) -> Vec<
     found
 }
 
+/// The source that a packet to `dst` gets by a rule, at the interface by which it leaves.
+pub(super) fn taken(
+    node: &Space,
+    device: Option<&Link>,
+    decision: &Decision,
+    dst: IpAddr,
+) -> Option<IpAddr> {
+    let Verdict::Snat(to) = &decision.verdict else { return None };
+    match target(to) {
+        Some((ip, _)) => Some(ip),
+        None => own_addresses(node, device?, dst).into_iter().next(),
+    }
+}
+
 /// Through which interface the node sends packets to an address.
 fn way_out<'a>(facts: &'a PathFacts, node: &'a Space, dst: IpAddr) -> Option<&'a Link> {
     let near = |end: &End| end.ips.contains(&dst) && end.node == node.node;
@@ -248,14 +266,26 @@ fn way_out<'a>(facts: &'a PathFacts, node: &'a Space, dst: IpAddr) -> Option<&'a
     bridge.or_else(|| node.facts.way_to(dst).map(|(link, _)| link))
 }
 
-/// What masquerading takes: an address of the interface (net/netfilter/nf_nat_masquerade.c).
-fn own_addresses<'a>(
-    node: &'a Space,
-    device: &Link,
-    dst: IpAddr,
-) -> impl Iterator<Item = IpAddr> + 'a {
-    let addresses = node.facts.addresses_of(device.index).map(|net| net.addr());
-    addresses.filter(move |ip| ip.is_ipv4() == dst.is_ipv4() && !is_link_local(*ip))
+/// What masquerading takes: an address of the interface (net/netfilter/nf_nat_masquerade.c), first
+/// one of the next hop's network; an interface without one borrows any of the namespace that is not
+/// bound to the host (inet_select_addr, net/ipv4/devinet.c).
+fn own_addresses(node: &Space, device: &Link, dst: IpAddr) -> Vec<IpAddr> {
+    let facts = &node.facts;
+    let next_hop = facts.way_to(dst).and_then(|(_, hit)| hit.gateway).unwrap_or(dst);
+    let fits = |ip: IpAddr| ip.is_ipv4() == dst.is_ipv4() && !is_link_local(ip);
+    let mut own: Vec<_> = facts.addresses_of(device.index).filter(|n| fits(n.addr())).collect();
+    own.sort_by_key(|net| !net.contains(&next_hop));
+    if !own.is_empty() {
+        return own.into_iter().map(|net| net.addr()).collect();
+    }
+    let mut others: Vec<_> = facts
+        .addresses
+        .iter()
+        .filter(|a| fits(a.net.addr()) && !a.net.addr().is_loopback())
+        .map(|a| (a.ifindex, a.net.addr()))
+        .collect();
+    others.sort_unstable();
+    others.into_iter().map(|(_, ip)| ip).collect()
 }
 
 #[cfg(test)]

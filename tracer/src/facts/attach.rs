@@ -7,7 +7,7 @@ use super::{PathFacts, Space};
 use crate::model::End;
 
 /// A pod's way into its node; what is gone is `None`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attachment<'a> {
     /// The pod's own interface.
     pub pod: Option<&'a Link>,
@@ -15,6 +15,9 @@ pub struct Attachment<'a> {
     pub veth: Option<&'a Link>,
     /// The bridge that `veth` is, or should be, a port of.
     pub bridge: Option<&'a Link>,
+    /// The node's interface that the pod's sits on (macvlan, ipvlan): packets go by it without
+    /// meeting the node's own network stack.
+    pub lower: Option<&'a Link>,
 }
 
 impl Attachment<'_> {
@@ -35,12 +38,29 @@ impl PathFacts {
 pub fn attachment<'a>(pod: &'a Space, node: &'a Space) -> Attachment<'a> {
     let link = own_link(pod, node);
     let veth = link.and_then(|link| peer_in(&pod.facts, link, &node.facts));
+    let lower = link.and_then(|link| lower_in(&pod.facts, link, &node.facts));
     let bridge = match veth.and_then(|veth| veth.master) {
         Some(master) => node.facts.link(master).filter(|l| l.is("bridge")),
+        None if lower.is_some() => None,
         // Detached, or never a port: without a bridge (ptp), no bridge has the pod's network.
         None => bridge_around(&node.facts, &pod.ips),
     };
-    Attachment { pod: link, veth, bridge }
+    Attachment { pod: link, veth, bridge, lower }
+}
+
+/// The same for one interface of the pod, whatever addresses it has.
+pub fn attachment_of<'a>(pod: &'a Space, link: &'a Link, node: &'a Space) -> Attachment<'a> {
+    let veth = peer_in(&pod.facts, link, &node.facts);
+    let master = veth.and_then(|veth| veth.master);
+    let bridge = master.and_then(|master| node.facts.link(master)).filter(|l| l.is("bridge"));
+    Attachment { pod: Some(link), veth, bridge, lower: lower_in(&pod.facts, link, &node.facts) }
+}
+
+/// The interface of the node that one of a pod is made of.
+fn lower_in<'a>(pod: &NetnsFacts, link: &Link, node: &'a NetnsFacts) -> Option<&'a Link> {
+    let made_of = ["macvlan", "ipvlan"].iter().any(|kind| link.is(kind));
+    let inum = *pod.nsids.get(&link.linked_nsid.filter(|_| made_of)?)?;
+    node.link(link.linked?).filter(|_| inum == node.inum)
 }
 
 /// The interface that carries one of the pod's addresses; where none does (they were removed), the

@@ -352,6 +352,7 @@ fn first(facts: &PathFacts, space: &Space) -> Vec<RouteQuery> {
         match space.kind {
             SpaceKind::Pod if space.facts.inum == from.netns_inum => {
                 queries.push(RouteQuery::to(target));
+                queries.extend(addressed(facts, &from, &to, target).map(RouteQuery::to));
             }
             SpaceKind::Node if space.node == from.node => {
                 let entry = facts.pod(&from).and_then(|p| attachment(p, space).entry());
@@ -362,6 +363,7 @@ fn first(facts: &PathFacts, space: &Space) -> Vec<RouteQuery> {
                 queries.push(RouteQuery::to(target));
                 if let Some(other) = facts.node(&to.node).filter(|o| o.node != space.node) {
                     queries.extend(underlay(facts, other).map(RouteQuery::to));
+                    queries.extend(tunnel_addresses(other).map(RouteQuery::to));
                 }
             }
             SpaceKind::Node if space.node == to.node => queries.push(RouteQuery::to(target)),
@@ -386,7 +388,7 @@ fn second(facts: &PathFacts, space: &Space) -> Vec<RouteQuery> {
     }
     for (from, source, to, target) in flows(facts) {
         if space.node == to.node
-            && from.node != to.node
+            && (from.node != to.node || from.is_outside())
             && let Some((device, _)) = space.facts.way_to(source)
         {
             let (src, iif) = (Some(source), Some(device.index));
@@ -394,6 +396,29 @@ fn second(facts: &PathFacts, space: &Space) -> Vec<RouteQuery> {
         }
     }
     dedup(queries)
+}
+
+/// What packets to an end may be addressed to where they set out, besides its own address: a
+/// service's, or what a node puts in the place of the source.
+fn addressed<'a>(
+    facts: &'a PathFacts,
+    from: &End,
+    to: &End,
+    target: IpAddr,
+) -> impl Iterator<Item = IpAddr> + 'a {
+    let same_family = move |ip: &IpAddr| ip.is_ipv6() == target.is_ipv6();
+    let service = to.service.as_ref().map(|s| s.ip);
+    let there = facts.node(&to.node).filter(|node| node.node != from.node);
+    let nodes = there.into_iter().flat_map(|n| underlay(facts, n).chain(tunnel_addresses(n)));
+    service.into_iter().chain(nodes).filter(same_family)
+}
+
+/// Addresses of a node's tunnel devices: what masquerading takes for what leaves through a tunnel.
+fn tunnel_addresses(node: &Space) -> impl Iterator<Item = IpAddr> + '_ {
+    let tunnel =
+        |ifindex| node.facts.link(ifindex).is_some_and(|l| l.vxlan.is_some() || l.is_tun());
+    let addresses = node.facts.addresses.iter().filter(move |a| tunnel(a.ifindex));
+    addresses.map(|a| a.net.addr()).filter(|ip| !is_link_local(*ip)).take(MAX_NODE_ADDRESSES)
 }
 
 /// Addresses by which another node may reach this one: those of what is neither a bridge nor a

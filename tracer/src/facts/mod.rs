@@ -28,7 +28,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use attach::{Attachment, attachment};
+pub use attach::{Attachment, attachment, attachment_of};
 pub use collect::{Collected, FactsError, collect, recollect, survey};
 pub(crate) use collect::{in_full, is_link_local, underlay};
 pub use diff::{Change, Difference, Entry, RulePlace, diff};

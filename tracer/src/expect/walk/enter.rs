@@ -265,7 +265,7 @@ impl<'a> Walker<'a> {
     }
 
     /// What the pod does with it.
-    fn in_pod(&mut self, pod: &'a Space, link: &'a Link) {
+    pub(super) fn in_pod(&mut self, pod: &'a Space, link: &'a Link) {
         let at = At::on(pod, link);
         let ip = self.to.ip;
         // What was tracked and marked on the node stays there.
@@ -309,7 +309,7 @@ impl<'a> Walker<'a> {
         self.fault(At::on(pod, link), Stage::Pod, Fault::harms(kind, text));
     }
 
-    fn socket(&mut self, pod: &'a Space, link: &'a Link) {
+    pub(super) fn socket(&mut self, pod: &'a Space, link: &'a Link) {
         let at = At::on(pod, link);
         let facts = &pod.facts;
         let ip = self.to.ip;
@@ -349,10 +349,11 @@ impl<'a> Walker<'a> {
         }
         let elsewhere = sockets().next().map(|s| s.local.ip());
         let but = elsewhere.map(|at| format!(", only on {at}")).unwrap_or_default();
-        let text = format!(
-            "nothing listens on {word} port {port} of {ip} in pod {}{but}",
-            self.to.end.name
-        );
+        let whose = match &pod.pod {
+            Some(_) => format!("pod {}", self.to.end.name),
+            None => at.whose(),
+        };
+        let text = format!("nothing listens on {word} port {port} of {ip} in {whose}{but}");
         let kind = ProblemKind::NoListener { proto: self.flow.proto, port, elsewhere };
         self.fault(at, Stage::Socket, Fault::deadly(kind, text));
     }

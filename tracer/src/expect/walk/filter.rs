@@ -3,6 +3,7 @@
 use super::walker::{At, Fault, Walker};
 use super::{ProblemKind, Stage};
 use crate::expect::firewall::{Decision, Evaluation, Holds, PacketView, Verdict, evaluate};
+use crate::expect::translate;
 use crate::facts::firewall::{NfHook, TableFamily};
 use crate::facts::{Link, Space};
 
@@ -21,6 +22,9 @@ impl<'a> Walker<'a> {
         let packet = self.packet.clone();
         let family = packet.tables();
         self.packet = self.filter(space, family, hook, between, packet, false);
+        if let Some(src) = self.taken.take() {
+            self.packet.src = src;
+        }
     }
 
     /// A hook of any family, for any packet; returns the packet behind it.
@@ -71,6 +75,10 @@ impl<'a> Walker<'a> {
             }
             (Holds::Never, _) if !outer && translation(evaluation).is_some() => {
                 let Some((decision, rule)) = translation(evaluation) else { return };
+                self.taken = translate::taken(at.space, at.link, decision, self.packet.dst);
+                if !self.between_pods() {
+                    return self.pass(at, stage, decision.describe());
+                }
                 let text = format!(
                     "{} translates the source of the packet: the other pod sees the node",
                     at.whose()

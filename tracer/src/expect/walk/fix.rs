@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::{Neighborhood, ProblemKind, RefusalKind, Spot};
+use super::{Neighborhood, ProblemKind, RefusalKind, Spot, masquerade};
 use crate::model::Mac;
 
 /// Best first; see [`super::Problem::fix`].
@@ -125,9 +125,8 @@ pub(super) fn commands(kind: &ProblemKind, spot: &Spot) -> Vec<String> {
             vec!["# the sender has to set a larger TTL; traceroute does this on purpose".to_owned()]
         }
         ProblemKind::Firewall { .. } => firewall(kind),
-        ProblemKind::Masquerade { table, chain, rule } => {
-            vec![format!("# delete from table {table}, chain {chain}: {rule}"), restart()]
-        }
+        ProblemKind::Masquerade { table, chain, .. } => masquerade::unexpected(table, chain),
+        ProblemKind::MasqueradeMissing { src, device } => masquerade::missing(*src, device),
         ProblemKind::ConntrackFull { max, .. } => vec![
             format!("sysctl -w net.netfilter.nf_conntrack_max={}", max.saturating_mul(4)),
             "conntrack -S   # and what fills it: conntrack -L".to_owned(),

@@ -265,6 +265,13 @@ pub enum ProblemKind {
         /// The rule, as its tool prints it.
         rule: String,
     },
+    /// A pod's address is not translated where packets leave for somewhere outside.
+    MasqueradeMissing {
+        /// The address.
+        src: IpAddr,
+        /// The interface by which they leave.
+        device: String,
+    },
     /// The connection table is full, or close to it.
     ConntrackFull {
         /// Entries.

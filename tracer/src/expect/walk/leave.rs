@@ -42,6 +42,11 @@ impl<'a> Walker<'a> {
             self.veth_down(node, veth);
         }
         self.pod_stack(pod, link);
+        if let Some(stray) = self.from.stray {
+            self.reach(pod, Some(stray), Hook::Egress);
+            self.devices(pod, stray, Hook::Egress);
+            return None;
+        }
         self.reach(pod, Some(link), Hook::Egress);
         self.devices(pod, link, Hook::Egress);
         let Some(veth) = attachment.veth else {
@@ -56,7 +61,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The pod's own interface, address, route and filters.
-    fn pod_stack(&mut self, pod: &'a Space, link: &'a Link) {
+    pub(super) fn pod_stack(&mut self, pod: &'a Space, link: &'a Link) {
         let at = At::on(pod, link);
         let facts = &pod.facts;
         let ip = self.from.ip;
@@ -104,7 +109,7 @@ impl<'a> Walker<'a> {
     fn pod_route(&mut self, pod: &'a Space, link: &'a Link) {
         let at = At::on(pod, link);
         let facts = &pod.facts;
-        let dst = self.to.ip;
+        let dst = self.sent_to();
         let question = Question {
             src: None,
             dst,
@@ -140,6 +145,10 @@ impl<'a> Walker<'a> {
         }
         if let Some(oif) = hit.oif.filter(|oif| *oif != link.index) {
             let has = text::name(facts, oif);
+            if self.to.is_outside() {
+                // That is what a second interface is there for.
+                return self.pass(at, Stage::Route, shown);
+            }
             let text = format!(
                 "pod {} sends to {dst} through {has} rather than {}",
                 self.from.end.name, link.name

@@ -9,6 +9,7 @@
 mod arrive;
 mod cause;
 mod device;
+mod edge;
 mod encap;
 mod enter;
 mod fib;
@@ -16,6 +17,7 @@ mod filter;
 mod fix;
 mod kind;
 mod leave;
+mod masquerade;
 mod problem;
 mod route;
 mod text;
@@ -25,9 +27,9 @@ pub use kind::{Neighborhood, ProblemKind, RefusalKind};
 pub use problem::{Problem, Seriousness};
 
 use crate::expect::Family;
-use crate::expect::plan::Side;
+use crate::expect::side::{self, Side};
 use crate::facts::{PathFacts, RouteHit, is_link_local};
-use crate::model::{Direction, Hook, Point, Role, Topology};
+use crate::model::{Direction, EndKind, Hook, Point, Role, Topology};
 use route::Leg;
 use walker::{At, Walker};
 
@@ -202,8 +204,18 @@ pub fn walk(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, direction: 
         // and say nothing about the translated packet.
         return Walk { direction, steps: Vec::new(), problems: Vec::new() };
     }
+    let from = from.sending(side::sent_to(facts, &topology.aliases, direction, to.ip));
     let mut walker = Walker::new(facts, topology, flow, direction, [from, to]);
-    if walker.from.node.facts.inum == walker.to.node.facts.inum {
+    if let Some(ip) = walker.in_place_of_receiver() {
+        walker.packet.dst = ip;
+    }
+    if walker.to.is_outside() {
+        walker.over_the_edge();
+    } else if walker.from.is_outside() {
+        walker.from_outside();
+    } else if walker.passes_by(walker.from) || walker.passes_by(walker.to) {
+        walker.past_the_stack();
+    } else if walker.from.node.facts.inum == walker.to.node.facts.inum {
         walker.within_node();
     } else {
         walker.between_nodes();
@@ -230,12 +242,15 @@ impl<'a> Walker<'a> {
     /// From the node's routing to the pod.
     fn forward_home(&mut self, iif: Option<&'a crate::facts::Link>) {
         let node = self.to.node;
+        let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
+        if self.to.end.kind == EndKind::Node {
+            return self.enter_node(iif, prerouted);
+        }
         if self.to.pod.is_none() {
-            let gap = "what the node does with its own packets is not checked";
+            let gap = format!("no pod that is known has {}", self.to.ip);
             return self.unknown(At::new(node, iif), Stage::Input, "to the node itself", gap);
         }
         let out = self.home_link();
-        let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
         self.through(Leg { node, iif, out, home: true }, prerouted);
         self.enter_pod();
     }
@@ -243,12 +258,21 @@ impl<'a> Walker<'a> {
     fn between_nodes(&mut self) {
         let node = self.from.node;
         let iif = self.leave_pod();
+        if self.from.stray.is_some() {
+            return;
+        }
+        let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
+        self.onward(iif, prerouted);
+    }
+
+    /// From the node's routing to the other node.
+    pub(super) fn onward(&mut self, iif: Option<&'a crate::facts::Link>, prerouted: bool) {
+        let node = self.from.node;
         let carrier = [Role::Vxlan, Role::Tun]
             .into_iter()
             .find_map(|role| self.planned(node, role, Hook::Egress));
         let exit = self.planned(node, Role::Physical, Hook::Egress);
         let out = carrier.or(exit.filter(|_| !self.has_lost_tunnel()));
-        let prerouted = iif.is_some_and(|l| self.was_prerouted(node, l));
         let hit = self.through(Leg { node, iif, out, home: false }, prerouted);
         let Some(out) = out else { return self.far_side(None) };
         self.pod_mtu(out);
@@ -300,13 +324,31 @@ impl<'a> Walker<'a> {
     /// At the other node, to the pod.
     fn far_side(&mut self, tunnelled: Option<&encap::Tunnelled<'a>>) {
         let entry = self.receive(tunnelled);
+        let tun = self.planned(self.to.node, Role::Tun, Hook::Ingress);
         let iif = match tunnelled {
             Some(tunnelled) => self.unwrap(tunnelled),
+            None if tun.is_some() => self.from_program(tun),
             None => entry,
         };
+        self.back_to_the_receiver();
         // Marks do not leave a node.
         self.packet.mark = Some(0);
         self.forward_home(iif);
+    }
+
+    /// Out of a TUN device, by whose program the packets came.
+    fn from_program(
+        &mut self,
+        tun: Option<&'a crate::facts::Link>,
+    ) -> Option<&'a crate::facts::Link> {
+        let node = self.to.node;
+        let tun = tun?;
+        let gap = "a program hands the packets out here; what it does is in no table";
+        self.unknown(At::on(node, tun), Stage::Decap, text::link(tun), gap);
+        self.reach(node, Some(tun), Hook::Ingress);
+        self.devices(node, tun, Hook::Ingress);
+        self.ingress(node, tun);
+        Some(tun)
     }
 
     /// Whether the bridge has shown the packet to the hook PREROUTING already.

@@ -243,6 +243,10 @@ impl<'a> Walker<'a> {
                 .any(|net| net.addr().is_ipv6() == v6 && !super::is_link_local(net.addr()))
         };
         let fault = match out {
+            None if self.to.is_outside() => {
+                let text = format!("node {} has no route to {dst}: {why}", node.node);
+                Fault::deadly(ProblemKind::RouteMissing { dst, expected: None }, text)
+            }
             None if home => {
                 let text = format!("node {} has no bridge or interface for {dst}", node.node);
                 Fault::deadly(ProblemKind::BridgeMissing, text)
@@ -368,7 +372,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Sources that are the node's own are not believed (IPv4).
-    fn martian(&mut self, node: &'a Space, iif: &'a Link) -> bool {
+    pub(super) fn martian(&mut self, node: &'a Space, iif: &'a Link) -> bool {
         let src = self.packet.src;
         let Some(holder) = node.facts.holder(src).filter(|_| src.is_ipv4()) else { return false };
         let accepts = ["all", iif.name.as_str()]

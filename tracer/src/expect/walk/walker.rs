@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{FlowSpec, Problem, ProblemKind, Seriousness, Spot, Stage, Step, StepOutcome, Walk};
 use crate::expect::firewall::PacketView;
-use crate::expect::plan::Side;
+use crate::expect::side::Side;
 use crate::facts::firewall::CtState;
 use crate::facts::{Link, PathFacts, Space};
 use crate::model::{Direction, Hook, Point, Role, Topology};
@@ -102,6 +102,8 @@ pub(super) struct Walker<'a> {
     pub(super) packet: PacketView,
     /// Points of the path behind it.
     pub(super) cursor: usize,
+    /// The source that the packet gets at the hook that it is at.
+    pub(super) taken: Option<IpAddr>,
     /// Namespaces whose packet filters could not be read, once told.
     pub(super) unread: Vec<u32>,
     pub(super) steps: Vec<Step>,
@@ -127,6 +129,7 @@ impl<'a> Walker<'a> {
             to,
             packet,
             cursor: 0,
+            taken: None,
             unread: Vec::new(),
             steps: Vec::new(),
             problems: Vec::new(),
