@@ -18,7 +18,7 @@ use crate::inventory::{Node, Place, Pod};
 use crate::model::{End, EndKind};
 use crate::node::{Locate, Namespace, NodeError, Nodes};
 
-pub use host::face;
+pub use host::{face, local_to};
 pub use outside::{outside, source};
 
 /// A node that can be observed.

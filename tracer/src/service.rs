@@ -67,6 +67,9 @@ pub fn destination(text: &str, src: &Resolved, flow: Flow, nodes: &Nodes) -> Res
                     Err(EndpointError::Address(ip).into())
                 }
                 None if !is_service(ip, src, nodes) => {
+                    if let Some(own) = endpoint::local_to(&src.node, ip) {
+                        return Ok(plain(own));
+                    }
                     Ok(plain(endpoint::outside(ip, src.node.clone())))
                 }
                 None => Ok(plain(nowhere(ip, src, flow))),

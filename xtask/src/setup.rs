@@ -18,7 +18,7 @@ const LLVM_CONFIG: &str = "usr/lib/llvm-22/bin/llvm-config";
 
 /// Programs that the lab, the tests, the guests, the demo and the bench run, with Debian's package of
 /// each.
-const PROGRAMS: [(&str, &str); 24] = [
+const PROGRAMS: [(&str, &str); 25] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("chromium-headless-shell", "chromium-headless-shell"),
@@ -31,6 +31,7 @@ const PROGRAMS: [(&str, &str); 24] = [
     ("ipset", "ipset"),
     ("iptables-legacy", "iptables"),
     ("iptables-nft", "iptables"),
+    ("ipvsadm", "ipvsadm"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("python3", "python3"),

@@ -46,6 +46,9 @@ const HOOKS: &[(&str, &str, &str)] = &[
     ("ip6_xmit", "OUTPUT", "output"),
     ("raw_sendmsg", "OUTPUT", "output"),
     ("rawv6_sendmsg", "OUTPUT", "output"),
+    // What IPVS sends on.
+    ("ip_vs_nat_xmit*", "OUTPUT", "output"),
+    ("ip_vs_nat_send_or_cont*", "OUTPUT", "output"),
     ("ip_output", "POSTROUTING", "postrouting"),
     ("ip6_output", "POSTROUTING", "postrouting"),
     ("ip_mc_output", "POSTROUTING", "postrouting"),
@@ -223,6 +226,10 @@ mod tests {
         assert_eq!(nft("br_nf_pre_routing"), ("bridge", Some("BRIDGE/PREROUTING")));
         assert_eq!(nft("br_nf_forward_ip"), ("bridge", Some("BRIDGE/FORWARD")));
         assert_eq!(of("nf_hook_slow", &["ip_forward"]), ("forward", Some("FORWARD")));
+        // A filter of what IPVS sends on.
+        let sent =
+            ["nf_hook_slow", "ip_vs_nat_xmit", "ip_vs_in_hook", "nf_hook_slow", "ip_local_deliver"];
+        assert_eq!(of("nft_do_chain", &sent), ("output", Some("OUTPUT")));
         let queue = ["nf_hook_slow", "ip_forward", "ip_rcv"];
         assert_eq!(of("nf_queue", &queue), ("forward", Some("FORWARD")));
         assert_eq!(

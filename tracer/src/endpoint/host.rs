@@ -34,6 +34,27 @@ pub(super) fn node(nodes: &Nodes, node: &Node) -> Result<Resolved, EndpointError
     })
 }
 
+/// A node as an end, by an address that it has as others do (a local cache of the name service on every
+/// node); `None`: it does not have it.
+pub fn local_to(node: &NodeHandle, ip: IpAddr) -> Option<Resolved> {
+    let facts = node.netns.read(Depth::Tables, &[]).ok()?;
+    facts.holder(ip)?;
+    Some(Resolved {
+        end: End {
+            name: node.name.clone(),
+            node: node.name.clone(),
+            pod: None,
+            ips: vec![ip],
+            netns_inum: node.netns.inum(),
+            kind: EndKind::Node,
+            service: None,
+        },
+        pod_netns: node.netns.clone(),
+        node: node.clone(),
+        translator: None,
+    })
+}
+
 /// Addresses of a node, those by which other machines know it first. Pure.
 fn addresses(facts: &NetnsFacts) -> Vec<IpAddr> {
     let tunnel = |ip: IpAddr| {

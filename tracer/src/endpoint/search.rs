@@ -10,16 +10,21 @@ use crate::node::{Locate, Located, Namespace, NodeError, Nodes, Site};
 
 /// Finds an address that no pod of the inventory has: on this machine, else on the others.
 pub(super) fn by_address(ip: IpAddr, nodes: &Nodes) -> Result<Resolved, EndpointError> {
-    let mut failed = None;
+    let (mut failed, mut stand_ins) = (None, Vec::new());
     for site in nodes.sites() {
         let wanted =
             Locate::Address { ip, nodes: nodes.node_names(&site), pods: nodes.pod_names(&site) };
         match site.find(&wanted) {
             Ok((netns, located)) => {
+                let stand_in = located.stand_in;
                 let found = resolved(ip, nodes, &site, netns, located);
-                if outside::is_known(ip, &found, nodes) {
+                if !outside::is_known(ip, &found, nodes) {
+                    continue;
+                }
+                if !stand_in {
                     return Ok(found);
                 }
+                stand_ins.push(found);
             }
             // Where it may be matters more than where it is not.
             Err(NodeError::NoAddress(_)) => {}
@@ -28,6 +33,12 @@ pub(super) fn by_address(ip: IpAddr, nodes: &Nodes) -> Result<Resolved, Endpoint
                 if nodes.inventory().is_some() && !outside::is_held(ip, &site, nodes) => {}
             Err(error) => _ = failed.get_or_insert(error),
         }
+    }
+    // On several machines it is as on several nodes of one: nobody's place.
+    if stand_ins.len() == 1
+        && let Some(only) = stand_ins.pop()
+    {
+        return Ok(only);
     }
     Err(match failed {
         None => EndpointError::Address(ip),

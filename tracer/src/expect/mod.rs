@@ -8,6 +8,7 @@
 pub mod audit;
 mod edges;
 pub mod firewall;
+pub mod ipvs;
 mod names;
 mod plan;
 mod roles;

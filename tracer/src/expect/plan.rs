@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::Family;
 use super::side::{Side, sent_to};
+use super::{Family, ipvs};
 use crate::facts::{Link, PathFacts, RouteHit, RouteOutcome, Space, is_link_local, underlay};
 use crate::model::{Direction, Hook, Point, Role, Topology};
 
@@ -151,7 +151,12 @@ impl<'a> Planner<'a> {
         // A pod that sends to a neighbour through its gateway makes the node route.
         let through_gateway = match &to.end.service {
             // The bridge translates, and sends on to the port itself, where it is told to.
-            Some(_) => to.pod.is_none() || !filters_bridged(from.node, self.family),
+            // IPVS takes what is for the node itself.
+            Some(service) => {
+                to.pod.is_none()
+                    || !filters_bridged(from.node, self.family)
+                    || ipvs::leads_to(&from.node.facts, service, to.ip).is_some()
+            }
             None => from
                 .pod
                 .and_then(|pod| pod.facts.way_to(to.ip))

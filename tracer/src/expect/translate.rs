@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Family;
 use super::firewall::{Decision, Holds, PacketView, Verdict, evaluate};
+use super::{Family, ipvs};
 use crate::facts::firewall::{CtState, Match, NfHook};
 use crate::facts::{Link, NetnsFacts, PathFacts, Space, is_link_local};
 use crate::model::{Alias, End, Leads};
@@ -63,6 +63,10 @@ pub fn targets(facts: &NetnsFacts, wanted: &Wanted) -> Vec<Target> {
             let entry = decision.describe();
             found.push(Target { ip, port, proto: *proto, leads: Leads::Rule, entry });
         }
+        // IPVS gets what no rule has sent elsewhere.
+        if !found.iter().any(|t| t.leads == Leads::Rule && t.proto == *proto) {
+            found.extend(ipvs::targets(facts, wanted, *proto));
+        }
     }
     let mut seen = BTreeSet::new();
     found.retain(|t| seen.insert((t.ip, t.port)));
@@ -80,7 +84,7 @@ fn first_packet(src: IpAddr, dst: IpAddr, proto: u8, port: Option<u16>) -> Packe
     }
 }
 
-/// The ports of a service address that rules of the node translate, with their protocol.
+/// The ports of a service address that rules or IPVS of the node translate, with their protocol.
 pub fn ports(facts: &NetnsFacts, ip: IpAddr) -> BTreeSet<(u8, u16)> {
     let tables = facts.firewall.tables.iter().filter(|t| t.name.contains("nat"));
     let rules = tables.flat_map(|t| &t.chains).flat_map(|c| &c.rules);
@@ -108,6 +112,8 @@ pub fn ports(facts: &NetnsFacts, ip: IpAddr) -> BTreeSet<(u8, u16)> {
             found.extend(single.map(|r| (*proto, r.first)));
         }
     }
+    let balanced = ipvs::services_at(facts, ip).filter(|(_, port, _)| *port != 0);
+    found.extend(balanced.map(|(proto, port, _)| (proto, port)));
     found
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Enters: the address, and the state of nodes. Nothing says "service" by itself: a node that lacks
 //! kube-proxy's rules knows as little of a ClusterIP as of a host on another continent. What tells
-//! them apart is evidence on any node: rules that translate the very address, a rule that calls a
-//! range that of services, or services next to it.
+//! them apart is evidence on any node: rules or IPVS that translate the very address, a rule that calls
+//! a range that of services, or services next to it.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::facts::NetnsFacts;
 use crate::facts::firewall::{Action, Condition, FirewallRule, Match, Table};
+use crate::facts::{NetnsFacts, Virtual};
 
 /// How many leading bits the addresses of a cluster's services have in common, at least:
 /// kube-apiserver takes ranges of /12 to /28 (IPv4) and of /108 or longer (IPv6). Somewhat fewer
@@ -30,16 +30,27 @@ pub fn is_service<'a>(ip: IpAddr, nodes: impl Iterator<Item = &'a NetnsFacts> + 
         serves(table, rule) && destinations(rule).any(|single| single == ip)
     };
     let ranged = |(_, rule): (&Table, &FirewallRule)| is_service_range(rule, ip);
-    if rules().any(named) || rules().any(ranged) {
+    let balanced = || {
+        let services = nodes.clone().filter_map(|facts| facts.ipvs.as_ref());
+        services.flat_map(|ipvs| &ipvs.services).filter_map(|service| match service.of {
+            Virtual::Address { ip, .. } => Some(ip),
+            Virtual::Mark { .. } => None,
+        })
+    };
+    if balanced().any(|other| other == ip) || rules().any(named) || rules().any(ranged) {
         return true;
     }
     // A neighbour of a node is a host, whatever else is in that network.
     let on_link =
         |ip: IpAddr| nodes.clone().flat_map(|facts| &facts.addresses).any(|a| a.net.contains(&ip));
     let Some(around) = around(ip).filter(|_| !on_link(ip)) else { return false };
-    rules()
-        .filter(|(table, rule)| serves(table, rule))
-        .any(|(_, rule)| destinations(rule).any(|other| around.contains(&other) && !on_link(other)))
+    // The ports of nodes are balanced at the nodes' own addresses, those of services at a dummy's.
+    let at_dummy =
+        |ip: IpAddr| nodes.clone().any(|f| f.holder(ip).is_some_and(|link| link.is("dummy")));
+    balanced().any(|other| around.contains(&other) && at_dummy(other))
+        || rules().filter(|(table, rule)| serves(table, rule)).any(|(_, rule)| {
+            destinations(rule).any(|other| around.contains(&other) && !on_link(other))
+        })
 }
 
 /// Addresses that may belong to the services of the same cluster; `None` for one that is no private
@@ -103,8 +114,8 @@ fn says(rule: &FirewallRule, words: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Address;
     use crate::facts::firewall::iptables;
+    use crate::facts::{Address, Ipvs, Link, VirtualService};
 
     fn node(rules: &str, net: &str) -> NetnsFacts {
         let mut facts = NetnsFacts::default();
@@ -130,6 +141,29 @@ mod tests {
         assert!(judge("10.97.0.80"));
         assert!(judge("203.0.113.80"), "an external address, by name");
         assert!(judge("10.97.0.99"), "next to a service");
+    }
+
+    #[test]
+    fn what_ipvs_balances_is_a_service_and_what_is_next_to_it() {
+        let at = |address: &str| VirtualService {
+            of: Virtual::Address { proto: 6, ip: address.parse().unwrap(), port: 80 },
+            scheduler: "rr".to_owned(),
+            persistent: None,
+            one_packet: false,
+            servers: Vec::new(),
+        };
+        let mut facts = node("", "192.168.10.12/24");
+        // The port of a node, and a service.
+        let services = vec![at("192.168.10.12"), at("10.97.0.80")];
+        facts.ipvs = Some(Ipvs { services, truncated: false });
+        let kind = Some("dummy".to_owned());
+        facts.links = vec![Link { index: 3, kind, ..Link::default() }];
+        let net = "10.97.0.80/32".parse().unwrap();
+        facts.addresses.push(Address { ifindex: 3, net, tentative: false });
+        let judge = |ip: &str| is_service(ip.parse().unwrap(), [&facts].into_iter());
+        assert!(judge("10.97.0.80"));
+        assert!(judge("10.97.0.99"), "next to it");
+        assert!(!judge("192.168.20.1"), "near a node");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::types::{Gap, NetnsFacts};
-use super::{firewall, proc, queues, tracking};
+use super::{firewall, ipvs, proc, queues, tracking};
 use crate::netns::Netns;
 
 /// Completes the facts of a namespace, on a thread inside it.
@@ -13,6 +13,7 @@ pub(super) fn everything(facts: &mut NetnsFacts, netns: &Netns, ends: &[IpAddr])
         tracking::read(facts, ends);
         queues::read(facts);
         firewall::read(facts);
+        ipvs::read(facts);
     });
 }
 
@@ -23,6 +24,7 @@ pub(super) fn translations(facts: &mut NetnsFacts, netns: &Netns, of: &[IpAddr])
         proc::read(facts);
         tracking::read(facts, of);
         firewall::read(facts);
+        ipvs::read(facts);
     });
 }
 

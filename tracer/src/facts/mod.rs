@@ -10,6 +10,7 @@ mod deep;
 mod diff;
 mod dump;
 pub mod firewall;
+mod ipvs;
 mod lookup;
 mod netlink;
 mod parse;
@@ -33,6 +34,7 @@ pub use collect::{Collected, FactsError, collect, recollect, survey};
 pub(crate) use collect::{in_full, is_link_local, underlay};
 pub use diff::{Change, Difference, Entry, RulePlace, diff};
 pub use firewall::Firewall;
+pub use ipvs::{Forwarding, Ipvs, RealServer, Virtual, VirtualService};
 pub(crate) use read::read;
 pub use traffic::{
     AttachPoint, AttachedProgram, Conntrack, ConntrackEntry, LinkStats, Qdisc, Socket, SocketProto,

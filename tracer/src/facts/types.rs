@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::firewall::Firewall;
+use super::ipvs::Ipvs;
 use super::traffic::{AttachedProgram, Conntrack, LinkStats, Qdisc, Socket, Xdp, XfrmPolicy};
 use crate::model::{Mac, VxlanInfo};
 
@@ -51,6 +52,9 @@ pub struct NetnsFacts {
     /// Packet filters.
     #[serde(default)]
     pub firewall: Firewall,
+    /// Services of IPVS; `None` where it has none, or could not be asked (see `gaps`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipvs: Option<Ipvs>,
     /// Queueing disciplines.
     #[serde(default)]
     pub qdiscs: Vec<Qdisc>,

@@ -112,6 +112,10 @@ pub struct Located {
     /// and an address was asked for.
     #[serde(default)]
     pub host: Option<String>,
+    /// An address was asked for, and only an interface that leads nowhere has it (`dummy`, loopback, or
+    /// one that is down): other nodes may have it likewise, as they do addresses of services.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stand_in: bool,
 }
 
 /// How much of a namespace's state to read.

@@ -14,7 +14,7 @@ use crate::machine::{Machine, is_executable};
 use crate::process::{self, output_of, target_dir};
 
 /// Programs that podtrace, the lab and the tests run, and a shell.
-const PROGRAMS: [&str; 36] = [
+const PROGRAMS: [&str; 38] = [
     "bash",
     "bpftool",
     "bridge",
@@ -31,12 +31,14 @@ const PROGRAMS: [&str; 36] = [
     "ip6tables-nft",
     "ip6tables-nft-restore",
     "ip6tables-save",
+    "ipset",
     "iptables",
     "iptables-legacy",
     "iptables-legacy-restore",
     "iptables-nft",
     "iptables-nft-restore",
     "iptables-save",
+    "ipvsadm",
     "ln",
     "ls",
     "modprobe",

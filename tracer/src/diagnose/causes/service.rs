@@ -7,7 +7,8 @@ use super::netfilter::suspected;
 use super::{Cause, Explanation, likely, told};
 use crate::diagnose::Case;
 use crate::diagnose::death::Death;
-use crate::expect::translate::{Wanted, targets};
+use crate::expect::ipvs;
+use crate::expect::translate::{Wanted, ports, targets};
 use crate::facts::NetnsFacts;
 use crate::facts::firewall::{Action, FirewallRule, Match};
 use crate::model::{Direction, Hook, L4, Leads, Role, Service};
@@ -89,13 +90,23 @@ fn no_local_endpoint(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> 
     ))
 }
 
+/// The virtual service of IPVS that packets died at for want of a real server (`ip_vs_leave`,
+/// net/netfilter/ipvs/ip_vs_core.c).
+fn without_servers(case: &Case<'_>, death: &Death<'_>) -> Option<String> {
+    let service = service(case).filter(|s| untranslated(s, death))?;
+    let found = ipvs::of(node(case, &service.translator)?, service)?;
+    let none = ipvs::servers(found).next().is_none();
+    none.then(|| format!("ipvs {found} has no real server that takes connections"))
+}
+
 fn no_endpoints(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let comment = "has no endpoints";
     let rule = refusal(case, death, comment).or_else(|| {
         // It may have died before it came to the rule: without translation there may be no route.
         let service = service(case).filter(|s| untranslated(s, death))?;
         rule_about(node(case, &service.translator)?, service, comment)
-    })?;
+    });
+    let rule = rule.or_else(|| without_servers(case, death))?;
     Some(with_rule(
         told(
             format!("The service has no pod that is ready: {rule}"),
@@ -109,13 +120,66 @@ fn no_endpoints(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     ))
 }
 
+/// The rule of kube-proxy's that refuses what is for the address of a service and for none of its ports
+/// (pkg/proxy/ipvs/proxier.go).
+fn unserved(case: &Case<'_>, death: &Death<'_>) -> Option<String> {
+    death.dropped("NETFILTER_DROP", "*").then_some(())?;
+    let suspects = suspected(case, death);
+    let first = &suspects.first()?.decision;
+    (first.chain == "KUBE-IPVS-FILTER").then(|| first.describe())
+}
+
+/// The address is a service's, the port is not.
+fn other_port(facts: &NetnsFacts, service: &Service) -> Option<Explanation> {
+    let name = |proto: u8| match proto {
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        132 => "sctp".to_owned(),
+        other => other.to_string(),
+    };
+    let (port, known) = (service.port?, ports(facts, service.ip));
+    let is_own = |(p, n): &(u8, u16)| *n == port && service.proto.is_none_or(|own| own == *p);
+    if known.iter().any(is_own) {
+        return None;
+    }
+    let listed: Vec<String> =
+        known.iter().map(|(proto, port)| format!("{}/{port}", name(*proto))).collect();
+    let has = if listed.len() == 1 { "port" } else { "ports" };
+    let own = service.proto.map_or_else(String::new, |proto| name(proto) + "/");
+    (!listed.is_empty()).then(|| {
+        let text = format!(
+            "{} is the address of a service with {has} {}, not {own}{port}",
+            service.ip,
+            listed.join(", ")
+        );
+        let evidence =
+            ipvs::services_at(facts, service.ip).map(|(.., s)| format!("ipvs {s}")).take(8);
+        let evidence = evidence.collect();
+        let fix = [
+            "send to a port that the service has".to_owned(),
+            "kubectl get service -A -o wide   # which service has the address, and which ports?"
+                .to_owned(),
+        ];
+        Explanation { evidence, ..told(text, &fix) }
+    })
+}
+
 fn no_rules(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let service = service(case).filter(|s| s.leads == Leads::Nowhere)?;
-    if !untranslated(service, death) || death.dropped("NETFILTER_DROP", "*") {
+    let filter = unserved(case, death);
+    if !untranslated(service, death) || filter.is_none() && death.dropped("NETFILTER_DROP", "*") {
         return None;
     }
     let (address, node_name) = (service.address(), &service.translator);
     let facts = node(case, node_name)?;
+    if ipvs::of(facts, service).is_some() {
+        // IPVS has it, and does not translate it, or only what carries a mark.
+        return None;
+    }
+    if let Some(explanation) = other_port(facts, service) {
+        let evidence = explanation.evidence.into_iter().chain(filter).collect();
+        return Some(Explanation { evidence, ..explanation });
+    }
     let mut explanation = told(
         format!("No rule on {node_name} translates {address}, and no pod or node has that address"),
         &[

@@ -1,4 +1,5 @@
 mod cluster;
+mod ipvs;
 mod service;
 mod walk;
 

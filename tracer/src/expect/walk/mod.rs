@@ -7,6 +7,7 @@
 //! is unknown and says what is missing; it is never taken for wrong.
 
 mod arrive;
+mod balance;
 mod cause;
 mod device;
 mod edge;

@@ -26,6 +26,9 @@ impl<'a> Walker<'a> {
     /// The node's way with the packet; the route that it takes where that is the right one.
     pub(super) fn through(&mut self, leg: Leg<'a>, prerouted: bool) -> Option<&'a RouteHit> {
         let Leg { node, iif, out, .. } = leg;
+        if let Some(balanced) = iif.and_then(|_| self.balanced(node)) {
+            return self.through_ipvs(leg, prerouted, balanced);
+        }
         if !prerouted && iif.is_some() {
             self.prerouting(node, Between { iif, ..Between::default() });
         }
@@ -38,6 +41,22 @@ impl<'a> Walker<'a> {
         }
         self.hook(node, hook, between);
         self.hook(node, NfHook::Postrouting, Between { oif: out, ..Between::default() });
+        self.xfrm(leg);
+        hit
+    }
+
+    /// What IPVS has translated, on its way out: as if the node had sent it, but with the TTL of the
+    /// packet that came in.
+    pub(super) fn sent_on(&mut self, leg: Leg<'a>) -> Option<&'a RouteHit> {
+        let Leg { node, out, .. } = leg;
+        let hit = self.route(Leg { iif: None, ..leg });
+        self.ttl(leg);
+        if let Some(out) = out {
+            self.packet_too_big(At::on(node, out), out, Stage::Output);
+        }
+        let between = Between { oif: out, ..Between::default() };
+        self.hook(node, NfHook::Output, between);
+        self.hook(node, NfHook::Postrouting, between);
         self.xfrm(leg);
         hit
     }

@@ -61,6 +61,7 @@ impl LocalNode {
             node: self.hold(&found.node),
             ips: found.ips.clone(),
             host: found.host.clone(),
+            stand_in: found.stand_in,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 
 use crate::facts::{self, NetnsFacts, is_link_local};
 use crate::netns::{NETNS_DIR, Netns};
@@ -20,12 +21,14 @@ pub(super) struct Found {
     pub ips: Vec<IpAddr>,
     /// Name of this host, where `node` is the namespace that podtrace runs in.
     pub host: Option<String>,
+    /// See [`super::Located::stand_in`].
+    pub stand_in: bool,
 }
 
 impl Found {
     fn new(netns: Netns, node: Netns) -> Result<Self, NodeError> {
         let ips = addresses(&netns).map_err(|e| unreadable(netns.name(), e))?;
-        Ok(Self { netns, node, ips, host: None })
+        Ok(Self { netns, node, ips, host: None, stand_in: false })
     }
 }
 
@@ -44,7 +47,7 @@ fn home() -> Result<Netns, NodeError> {
 /// A node's own namespace.
 pub(super) fn node(name: Option<&str>) -> Result<Found, NodeError> {
     let netns = name.map_or_else(home, open)?;
-    Ok(Found { netns: netns.clone(), node: netns, ips: Vec::new(), host: None })
+    Ok(Found { netns: netns.clone(), node: netns, ips: Vec::new(), host: None, stand_in: false })
 }
 
 /// A pod's: the one that is named, else the one that has its address and leads to `node`.
@@ -57,7 +60,7 @@ pub(super) fn pod(node: &Netns, name: Option<&str>, ips: &[IpAddr]) -> Result<Fo
     if ips.is_empty() {
         return Found::new(netns, node.clone());
     }
-    Ok(Found { netns, node: node.clone(), ips: ips.to_vec(), host: None })
+    Ok(Found { netns, node: node.clone(), ips: ips.to_vec(), host: None, stand_in: false })
 }
 
 /// Every network namespace of this machine that can be seen, each once: those with a name first,
@@ -100,31 +103,52 @@ fn entries(dir: &Path) -> impl Iterator<Item = String> {
 
 /// Addresses of a namespace that are not bound to one link or to the host, IPv4 first.
 fn addresses(netns: &Netns) -> io::Result<Vec<IpAddr>> {
-    let mut ips = every_address(netns)?;
+    let mut ips: Vec<IpAddr> = every_address(netns)?.into_iter().map(|(ip, _)| ip).collect();
     ips.retain(|ip| !is_link_local(*ip) && !ip.is_loopback());
     ips.sort_by_key(IpAddr::is_ipv6);
     Ok(ips)
 }
 
-fn every_address(netns: &Netns) -> io::Result<Vec<IpAddr>> {
-    netns.run(|| -> io::Result<Vec<IpAddr>> {
+/// Every address, and whether the interface that has it leads nowhere.
+fn every_address(netns: &Netns) -> io::Result<Vec<(IpAddr, bool)>> {
+    netns.run(|| -> io::Result<Vec<(IpAddr, bool)>> {
         let ips = getifaddrs()?.filter_map(|interface| {
             let storage = interface.address?;
             let v4 = storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+            let ip = v4.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))?;
+            Some((ip, leads_nowhere(interface.flags) && !ip.is_loopback()))
         });
         Ok(ips.collect())
     })?
 }
 
+/// Of an interface that sends nothing to anybody: kube-proxy gives the addresses of all services to
+/// one on every node (`kube-ipvs0`), NodeLocal DNSCache that of the name service.
+fn leads_nowhere(flags: InterfaceFlags) -> bool {
+    // Tunnels into programs are between two points, and resolve no addresses either.
+    let dummy = flags.contains(InterfaceFlags::IFF_NOARP)
+        && !flags.contains(InterfaceFlags::IFF_POINTOPOINT);
+    dummy || flags.contains(InterfaceFlags::IFF_LOOPBACK) || !flags.contains(InterfaceFlags::IFF_UP)
+}
+
+/// A namespace that has an address, and whether only interfaces have it there that lead nowhere.
+struct Holder<'a> {
+    netns: &'a Netns,
+    stand_in: bool,
+}
+
 /// The namespaces that have `ip`, among all that can be seen.
-fn holders(ip: IpAddr, all: &[Netns]) -> Result<Vec<&Netns>, NodeError> {
+fn holders(ip: IpAddr, all: &[Netns]) -> Result<Vec<Holder<'_>>, NodeError> {
     let mut found = Vec::new();
     let mut failed = None;
     for netns in all {
         match every_address(netns) {
-            Ok(ips) if ips.contains(&ip) => found.push(netns),
-            Ok(_) => {}
+            Ok(ips) => {
+                let mut own = ips.iter().filter(|(own, _)| *own == ip).peekable();
+                if own.peek().is_some() {
+                    found.push(Holder { netns, stand_in: own.all(|(_, nowhere)| *nowhere) });
+                }
+            }
             Err(e) => failed = Some(e),
         }
     }
@@ -138,7 +162,7 @@ fn holders(ip: IpAddr, all: &[Netns]) -> Result<Vec<&Netns>, NodeError> {
 /// The namespace that has `ip`, on the other end of a pair with `node`.
 fn pod_of_node(ip: IpAddr, node: &Netns) -> Result<Netns, NodeError> {
     let all = all();
-    let candidates = holders(ip, &all)?;
+    let candidates: Vec<&Netns> = holders(ip, &all)?.into_iter().map(|h| h.netns).collect();
     let leads_there = |netns: &&Netns| {
         let known = std::slice::from_ref(node);
         facts::snapshot_among(netns, known).is_ok_and(|f| node_behind(&f, ip) == Some(node.inum()))
@@ -172,19 +196,27 @@ fn inums(names: &[String]) -> HashSet<u32> {
 pub(super) fn address(ip: IpAddr, nodes: &[String], pods: &[String]) -> Result<Found, NodeError> {
     let all = all();
     let mut found = holders(ip, &all)?;
+    if found.len() > 1 {
+        // What several have in this way is nobody's place: the address of a service.
+        found.retain(|h| !h.stand_in);
+    }
     let nodes = inums(nodes);
     if found.len() > 1 {
         // Who names namespaces means those.
         let pods = inums(pods);
-        let known = |n: &&Netns| nodes.contains(&n.inum()) || pods.contains(&n.inum());
+        let known =
+            |h: &Holder<'_>| nodes.contains(&h.netns.inum()) || pods.contains(&h.netns.inum());
         if found.iter().any(&known) {
             found.retain(known);
         }
     }
-    let netns = match found.as_slice() {
+    let (netns, stand_in) = match found.as_slice() {
         [] => return Err(NodeError::NoAddress(ip)),
-        [one] => *one,
-        several => return Err(ambiguous(ip, several)),
+        [one] => (one.netns, one.stand_in),
+        several => {
+            let several: Vec<_> = several.iter().map(|h| h.netns).collect();
+            return Err(ambiguous(ip, &several));
+        }
     };
     let home = home()?;
     let facts = facts::snapshot_among(netns, &all)
@@ -212,5 +244,6 @@ pub(super) fn address(ip: IpAddr, nodes: &[String], pods: &[String]) -> Result<F
         node: node.clone(),
         ips: vec![ip],
         host: host.map(|name| name.trim().to_owned()),
+        stand_in,
     })
 }

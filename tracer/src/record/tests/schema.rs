@@ -207,6 +207,32 @@ fn everything() -> NetnsFacts {
             drops: None,
             inode: 1,
         }],
+        ipvs: Some(Ipvs {
+            services: vec![
+                VirtualService {
+                    of: Virtual::Address { proto: 6, ip, port: 80 },
+                    scheduler: "rr".into(),
+                    persistent: Some(10800),
+                    one_packet: true,
+                    servers: vec![RealServer {
+                        ip,
+                        port: 8080,
+                        forwarding: Forwarding::Masq,
+                        weight: 1,
+                        active: 2,
+                        inactive: 3,
+                    }],
+                },
+                VirtualService {
+                    of: Virtual::Mark { mark: 7, v6: true },
+                    scheduler: "sh".into(),
+                    persistent: None,
+                    one_packet: false,
+                    servers: Vec::new(),
+                },
+            ],
+            truncated: true,
+        }),
         gaps: vec![Gap { source: "nft".into(), reason: "none".into() }],
         ..NetnsFacts::default()
     }
