@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::trace::wait_for;
-use common::{TestLab, privileged, unique_name};
+use common::{TestLab, privileged, unique_name, up};
 use tracer::lab::{Backend, Built, Firewall, Lab, LabConfig, LabError};
 
 /// Long enough for anything that happens at all.
@@ -152,15 +152,15 @@ fn up_does_only_what_is_needed() {
     let lab = TestLab::up(|_| {});
     let config = lab.config();
     let device = run(&lab, "A", &["cat", "/sys/class/net/flannel.1/address"]);
-    let again = Lab::up_with(config, false).expect("up again").1;
+    let again = Lab::up_with(config, &up(false)).expect("up again").1;
     assert_eq!(again, Built::Already);
     assert_eq!(run(&lab, "A", &["cat", "/sys/class/net/flannel.1/address"]), device);
 
     let other = LabConfig { vxlan_port: 4789, ..config.clone() };
-    let error = Lab::up_with(&other, false).expect_err("other parameters");
+    let error = Lab::up_with(&other, &up(false)).expect_err("other parameters");
     assert!(matches!(error, LabError::Differs { .. }), "{error}");
     assert!(error.to_string().contains("vxlan_port 8472 → 4789"), "{error}");
-    let (replaced, built) = Lab::up_with(&other, true).expect("forced");
+    let (replaced, built) = Lab::up_with(&other, &up(true)).expect("forced");
     assert_eq!(built, Built::Replaced);
     assert_eq!(ping(&replaced, "A.a", "10.10.1.2"), 62);
 }
@@ -173,7 +173,7 @@ fn two_at_once_build_it_once() {
     let config = LabConfig { name: unique_name(), ..LabConfig::default() };
     let results: Vec<_> = std::thread::scope(|s| {
         let threads: Vec<_> =
-            (0..2).map(|_| s.spawn(|| Lab::up_with(&config, false).map(|(_, b)| b))).collect();
+            (0..2).map(|_| s.spawn(|| Lab::up_with(&config, &up(false)).map(|(_, b)| b))).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
     Lab::down(&config.name).expect("down");
@@ -204,7 +204,7 @@ fn damage_is_named_and_repaired() {
         ]
     );
     assert!(!lab.picture().expect("picture").healthy);
-    let (lab, built) = Lab::up_with(lab.config(), false).expect("repaired");
+    let (lab, built) = Lab::up_with(lab.config(), &up(false)).expect("repaired");
     assert_eq!(built, Built::Repaired);
     assert_eq!(ping(&lab, "A.a", "10.10.1.2"), 62);
 }
@@ -236,7 +236,8 @@ fn a_failed_up_leaves_nothing() {
     // In the way of the inventory, which is written when everything is built.
     let obstacle = directory.join("inventory.toml.new");
     fs::create_dir_all(&obstacle).expect("create");
-    let result = Lab::up(&LabConfig { name: name.clone(), ..LabConfig::default() });
+    let result =
+        Lab::up_with(&LabConfig { name: name.clone(), ..LabConfig::default() }, &up(false));
     let left = namespaces_of(&name);
     fs::remove_dir_all(&directory).expect("remove");
     assert!(result.expect_err("must fail").to_string().contains("inventory.toml"));
@@ -277,12 +278,17 @@ fn the_inventory_names_what_there_is() {
     assert_eq!(names, ["A", "B", "wire"]);
     for node in nodes {
         let pods = node.get("pod").and_then(|pods| pods.as_array());
+        let (own, name) = (&node["netns"], node["name"].as_str().expect("name"));
         for pod in pods.into_iter().flatten() {
-            let target = format!(
-                "{}.{}",
-                node["name"].as_str().expect("name"),
-                pod["name"].as_str().expect("name")
-            );
+            if pod["netns"] == *own {
+                // A pod in the node's own network: at one of the node's addresses.
+                let shown = run(&lab, name, &["ip", "-br", "address", "show", "dev", "ens33"]);
+                for ip in pod["ip"].as_array().expect("ips") {
+                    assert!(shown.contains(ip.as_str().expect("text")), "{ip} in {shown}");
+                }
+                continue;
+            }
+            let target = format!("{name}.{}", pod["name"].as_str().expect("name"));
             let listed: BTreeSet<&str> =
                 pod["ip"].as_array().expect("ips").iter().filter_map(|ip| ip.as_str()).collect();
             let shown = run(&lab, &target, &["ip", "-br", "address", "show", "scope", "global"]);
@@ -305,5 +311,5 @@ fn exec_shows_the_namespaces_own_interfaces_in_sys() {
     let status = lab.exec("wire", &["sh", "-c", "exit 7"]).expect("run").status;
     assert_eq!(status.code(), Some(7));
     let error = lab.exec("C.c", &["true"]).expect_err("no such part").to_string();
-    assert!(error.contains("A, A.a, A.a2, B, B.b, B.b2, wire"), "{error}");
+    assert!(error.contains("A, A.a, A.a2, B, B.b, B.b2, wire, outside"), "{error}");
 }

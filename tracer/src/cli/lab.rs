@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use clap::{Args, Subcommand};
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::lab::{Backend, Built, DEFAULT_NAME, Firewall, Lab, LabConfig, LabError};
+use crate::lab::{Backend, Built, DEFAULT_NAME, Firewall, KubeProxy, Lab, LabConfig, LabError, Up};
 
 /// Exit status of a usage error, as clap's own.
 const USAGE: u8 = 2;
@@ -40,11 +40,12 @@ enum LabCommand {
         #[command(flatten)]
         name: Name,
     },
-    /// Run a command inside a node (A), a pod (A.a) or the switch between the nodes (wire)
+    /// Run a command inside a node (A), a pod (A.a), the switch between the nodes (wire) or the host
+    /// behind their gateway (outside)
     Exec {
         #[command(flatten)]
         name: Name,
-        /// A, A.a, A.a2, B, B.b, B.b2 or wire
+        /// A, A.a, A.a2, B, B.b, B.b2, wire or outside
         target: String,
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -96,6 +97,9 @@ struct UpArgs {
     /// Which iptables installs the rules of flannel and kube-proxy
     #[arg(long, default_value_t = LabConfig::default().firewall)]
     firewall: Firewall,
+    /// Mode in which kube-proxy translates services
+    #[arg(long, value_name = "MODE", default_value_t = LabConfig::default().kube_proxy)]
+    kube_proxy: KubeProxy,
     /// IPv4 only
     #[arg(long)]
     no_ipv6: bool,
@@ -129,10 +133,10 @@ struct UpArgs {
     /// MTU of the wire, bytes; pods get 50 less with vxlan
     #[arg(long, value_name = "BYTES", default_value_t = LabConfig::default().wire_mtu)]
     wire_mtu: u32,
-    /// ClusterIP of the service in front of pod b
+    /// ClusterIP of the service in front of pod b; the other services are in the same /24
     #[arg(long, value_name = "IP", default_value_t = LabConfig::default().service_ip)]
     service_ip: Ipv4Addr,
-    /// IPv6 ClusterIP of the service
+    /// IPv6 ClusterIP of that service; the others are in the same /112
     #[arg(long, value_name = "IP", default_value_t = LabConfig::default().service_ip_v6)]
     service_ip_v6: Ipv6Addr,
     /// TCP port of the service
@@ -149,6 +153,7 @@ impl UpArgs {
             name: self.name.name.clone(),
             backend: self.backend,
             firewall: self.firewall,
+            kube_proxy: self.kube_proxy,
             ipv6: !self.no_ipv6,
             bridge_name: self.bridge_name.clone(),
             vxlan_name: self.vxlan_name.clone(),
@@ -205,7 +210,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
 }
 
 fn up(args: &UpArgs) -> anyhow::Result<u8> {
-    let (lab, built) = Lab::up_with(&args.config(), args.force)?;
+    let (lab, built) = Lab::up_with(&args.config(), &Up { force: args.force, program: None })?;
     let name = describe(&lab.config().name);
     let what = match built {
         Built::New => "is up",
@@ -265,7 +270,10 @@ fn list() -> anyhow::Result<u8> {
         let state = match &lab.config {
             Some(config) if lab.complete => {
                 let versions = if config.ipv6 { "IPv4 + IPv6" } else { "IPv4" };
-                format!("{}, {versions}, firewall {}", config.backend, config.firewall)
+                format!(
+                    "{}, {versions}, firewall {}, kube-proxy {}",
+                    config.backend, config.firewall, config.kube_proxy
+                )
             }
             _ => "half-built".to_owned(),
         };
@@ -316,6 +324,7 @@ mod tests {
             "--name=t1",
             "--backend=host-gw",
             "--firewall=legacy",
+            "--kube-proxy=nftables",
             "--no-ipv6",
             "--physical-name=bond0",
             "--vxlan-port=4789",
@@ -326,6 +335,7 @@ mod tests {
         let config = args.config();
         assert_eq!((config.name.as_str(), config.ipv6), ("t1", false));
         assert_eq!((config.backend, config.firewall), (Backend::HostGw, Firewall::Legacy));
+        assert_eq!(config.kube_proxy, KubeProxy::Nftables);
         assert_eq!((config.physical_name.as_str(), config.vxlan_port), ("bond0", 4789));
         assert_eq!(config.pod_cidr.to_string(), "10.244.0.0/16");
     }

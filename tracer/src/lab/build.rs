@@ -9,13 +9,13 @@ use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage}
 use rtnetlink::packet_route::link::InfoKind;
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 
-use super::config::{Backend, Firewall, LabConfig};
+use super::config::{Backend, Firewall, KubeProxy, LabConfig};
 use super::error::{Context, Result};
 use super::firewall::{self, Restore};
 use super::identity::Identity;
 use super::plan::{NodePlan, POD_INTERFACE, Plan, PodPlan, SWITCH_BRIDGE};
 use super::space::{Space, random_mac, random_veth_name};
-use super::{namespace, reset, sysctl};
+use super::{kube_proxy, namespace, reset, sysctl};
 use crate::model::Mac;
 use crate::netns::Netns;
 
@@ -39,6 +39,7 @@ pub(super) struct Node<'p> {
 /// are there are emptied first. The calling thread changes its namespace meanwhile.
 pub(super) async fn build(config: &LabConfig, plan: &Plan, identity: &Identity) -> Result<()> {
     let wire = new_switch(plan).await?;
+    new_outside(config, plan, &wire, identity).await?;
     let mut nodes = Vec::new();
     for node in &plan.nodes {
         nodes.push(new_node(config, node, &wire, identity).await?);
@@ -46,6 +47,10 @@ pub(super) async fn build(config: &LabConfig, plan: &Plan, identity: &Identity) 
     for (node, other) in nodes.iter().zip(nodes.iter().rev()) {
         let macs: Vec<Mac> = other.vteps.iter().map(|vtep| vtep.mac).collect();
         join(config, node, other.plan, &macs).await?;
+        for gateway in &plan.outside.gateways {
+            let gateway = gateway.addr();
+            node.space.add_route(everything(gateway), gateway, node.physical, false).await?;
+        }
     }
     // Before the pods, as on a node that boots; and loading runs while pods are made.
     let rules = load_rules(config, plan, &nodes)?;
@@ -96,6 +101,56 @@ async fn new_switch(plan: &Plan) -> Result<Space> {
     Ok(space)
 }
 
+/// The nodes' default gateway, and the host behind it, plugged into the switch. It knows no pods: what
+/// reaches it with a pod's address finds no way back.
+async fn new_outside(
+    config: &LabConfig,
+    plan: &Plan,
+    wire: &Space,
+    identity: &Identity,
+) -> Result<()> {
+    let outside = &plan.outside;
+    let space = new_space(&outside.netns, || {
+        sysctl::prepare_ipv6(config.ipv6)?;
+        sysctl::prepare_router(config.ipv6)
+    })
+    .await?;
+    let index = plug(config, &space, POD_INTERFACE, wire, &outside.port, identity).await?;
+    for gateway in &outside.gateways {
+        space.add_address(index, *gateway).await?;
+    }
+    let loopback = space.index("lo").await?;
+    for address in &outside.addresses {
+        space.add_address(loopback, IpNet::from(*address)).await?;
+    }
+    Ok(())
+}
+
+/// A cable from `name` in `space` to `port` of the switch; returns the index of `name`.
+async fn plug(
+    config: &LabConfig,
+    space: &Space,
+    name: &str,
+    wire: &Space,
+    port: &str,
+    identity: &Identity,
+) -> Result<u32> {
+    let cable = Veth {
+        name,
+        peer: port,
+        mtu: config.wire_mtu,
+        peer_space: wire,
+        mac: identity.mac(space.netns().name(), name),
+        peer_mac: identity.mac(wire.netns().name(), port),
+    };
+    let index = space.add_link(name, cable.message()).await?;
+    let peer = wire.index(port).await?;
+    let switch = wire.index(SWITCH_BRIDGE).await?;
+    let plug = LinkUnspec::new_with_index(peer).controller(switch).up().build();
+    wire.change_link(&format!("plug {port} into {SWITCH_BRIDGE}"), plug).await?;
+    Ok(index)
+}
+
 /// A node with its physical interface plugged into the switch, and flannel's devices.
 async fn new_node<'p>(
     config: &LabConfig,
@@ -108,19 +163,7 @@ async fn new_node<'p>(
         sysctl::prepare_node(config.ipv6)
     })
     .await?;
-    let cable = Veth {
-        name: &config.physical_name,
-        peer: &plan.port,
-        mtu: config.wire_mtu,
-        peer_space: wire,
-        mac: identity.mac(&plan.netns, &config.physical_name),
-        peer_mac: identity.mac(wire.netns().name(), &plan.port),
-    };
-    let physical = space.add_link(&config.physical_name, cable.message()).await?;
-    let port = wire.index(&plan.port).await?;
-    let switch = wire.index(SWITCH_BRIDGE).await?;
-    let plug = LinkUnspec::new_with_index(port).controller(switch).up().build();
-    wire.change_link(&format!("plug {} into {SWITCH_BRIDGE}", plan.port), plug).await?;
+    let physical = plug(config, &space, &config.physical_name, wire, &plan.port, identity).await?;
     for address in &plan.wire {
         space.add_address(physical, *address).await?;
     }
@@ -220,6 +263,12 @@ pub(super) fn load_rules(
     }
     for node in nodes {
         for index in 0..plan.cluster.len() {
+            if config.kube_proxy == KubeProxy::Nftables
+                && let Some(rules) = kube_proxy::ruleset(plan, node.plan, index)
+            {
+                let start = || Restore::start_nft(&node.plan.netns, &rules);
+                loading.push(node.space.inside(start)?);
+            }
             if let Some(rules) = firewall::rules(config, plan, node.plan, index) {
                 let ipv6 = matches!(plan.cluster.get(index), Some(IpNet::V6(_)));
                 loading.push(
@@ -280,16 +329,16 @@ async fn new_pod(
     }
     for (gateway, cluster) in node.plan.gateways().iter().zip(&plan.cluster) {
         space.add_route(*cluster, gateway.addr(), index, false).await?;
-        space.add_route(everything(cluster), gateway.addr(), index, false).await?;
+        space.add_route(everything(gateway.addr()), gateway.addr(), index, false).await?;
     }
     space.inside(|| sysctl::finish_pod(POD_INTERFACE, config.ipv6))
 }
 
 /// The default route's destination, in the IP version of `like`.
-fn everything(like: &IpNet) -> IpNet {
+pub(super) fn everything(like: IpAddr) -> IpNet {
     match like {
-        IpNet::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
-        IpNet::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
     }
 }
 

@@ -1,13 +1,15 @@
 //! What a lab looks like: every name, network and number that the tracer must not assume.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::ValueEnum;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::error::{LabError, Result};
+use super::plan::{OUTSIDE_V4, OUTSIDE_V6};
+use super::services;
 
 /// Name of the lab whose namespaces and files carry no name of their own.
 pub const DEFAULT_NAME: &str = "default";
@@ -32,6 +34,9 @@ const MAX_MTU: u32 = 65535;
 pub const NODE_PREFIX_V4: u8 = 24;
 /// Prefix length of a node's IPv6 pod network: flannel's default `IPv6SubnetLen`.
 pub const NODE_PREFIX_V6: u8 = 64;
+
+/// What messages call the network of all ClusterIPs.
+const SERVICES: &str = "the network of all services around --service-ip";
 
 /// How packets get from node to node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -76,6 +81,26 @@ impl fmt::Display for Firewall {
     }
 }
 
+/// In which mode kube-proxy runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KubeProxy {
+    /// `iptables`: chains of rules, loaded by what [`Firewall`] says.
+    #[default]
+    Iptables,
+    /// `nftables`: a table of its own with maps.
+    Nftables,
+}
+
+impl fmt::Display for KubeProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            KubeProxy::Iptables => "iptables",
+            KubeProxy::Nftables => "nftables",
+        })
+    }
+}
+
 /// Parameters of a lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +111,8 @@ pub struct LabConfig {
     pub backend: Backend,
     /// Which iptables installs the rules.
     pub firewall: Firewall,
+    /// How services are translated.
+    pub kube_proxy: KubeProxy,
     /// IPv6 beside IPv4.
     pub ipv6: bool,
     /// Bridge of the pods on each node.
@@ -108,7 +135,7 @@ pub struct LabConfig {
     pub wire_cidr_v6: Ipv6Net,
     /// MTU of the wire and of the nodes' physical interfaces, bytes.
     pub wire_mtu: u32,
-    /// ClusterIP of the service in front of pod b.
+    /// ClusterIP of the service in front of pod b; those of the other services are around it.
     pub service_ip: Ipv4Addr,
     /// IPv6 ClusterIP of the same service.
     pub service_ip_v6: Ipv6Addr,
@@ -128,6 +155,7 @@ impl Default for LabConfig {
             name: DEFAULT_NAME.to_owned(),
             backend: Backend::default(),
             firewall: Firewall::default(),
+            kube_proxy: KubeProxy::default(),
             ipv6: true,
             bridge_name: "cni0".to_owned(),
             vxlan_name: "flannel.1".to_owned(),
@@ -219,6 +247,16 @@ impl LabConfig {
         Err(config(format!("--wire-mtu must be between {narrowest} and {MAX_MTU}{hint}")))
     }
 
+    fn check_services(&self) -> Result<()> {
+        let own = [IpAddr::V4(self.service_ip), IpAddr::V6(self.service_ip_v6)];
+        for (flag, ip) in ["--service-ip", "--service-ip-v6"].into_iter().zip(own) {
+            if let Some(name) = services::holder(self, ip) {
+                return Err(config(format!("{flag} {ip} is the address of service {name}")));
+            }
+        }
+        Ok(())
+    }
+
     fn check_networks(&self) -> Result<()> {
         if self.pod_cidr.prefix_len() >= NODE_PREFIX_V4 {
             return Err(config(format!(
@@ -226,6 +264,7 @@ impl LabConfig {
                 self.pod_cidr
             )));
         }
+        self.check_services()?;
         // .12 of the wire must be neither outside nor the broadcast address.
         if self.wire_cidr.prefix_len() > 27 {
             return Err(config(format!(
@@ -237,6 +276,8 @@ impl LabConfig {
             ("--pod-cidr", self.pod_cidr),
             ("--wire-cidr", self.wire_cidr),
             ("--service-ip", Ipv4Net::from(self.service_ip)),
+            ("the outside host", Ipv4Net::from(OUTSIDE_V4)),
+            (SERVICES, services::service_net_v4(self)),
         ];
         for (i, (flag, net)) in v4.iter().enumerate() {
             if net.addr() != net.network() {
@@ -246,7 +287,7 @@ impl LabConfig {
                 return Err(config(format!("{flag} {net} is not a unicast network")));
             }
             if let Some((other, _)) =
-                v4[..i].iter().find(|(_, n)| n.contains(net) || net.contains(n))
+                v4[..i].iter().find(|(f, n)| apart(flag, f) && (n.contains(net) || net.contains(n)))
             {
                 return Err(config(format!("{flag} {net} overlaps {other}")));
             }
@@ -270,6 +311,8 @@ impl LabConfig {
             ("--pod-cidr-v6", self.pod_cidr_v6),
             ("--wire-cidr-v6", self.wire_cidr_v6),
             ("--service-ip-v6", Ipv6Net::from(self.service_ip_v6)),
+            ("the outside host", Ipv6Net::from(OUTSIDE_V6)),
+            (SERVICES, services::service_net_v6(self)),
         ];
         for (i, (flag, net)) in v6.iter().enumerate() {
             if net.addr() != net.network() {
@@ -279,13 +322,18 @@ impl LabConfig {
                 return Err(config(format!("{flag} {net} is not a routable unicast network")));
             }
             if let Some((other, _)) =
-                v6[..i].iter().find(|(_, n)| n.contains(net) || net.contains(n))
+                v6[..i].iter().find(|(f, n)| apart(flag, f) && (n.contains(net) || net.contains(n)))
             {
                 return Err(config(format!("{flag} {net} overlaps {other}")));
             }
         }
         Ok(())
     }
+}
+
+/// Whether networks of these names must be apart: a service's address is in the services' network.
+fn apart(flag: &str, other: &str) -> bool {
+    !(flag == SERVICES && other.starts_with("--service-ip"))
 }
 
 fn config(message: String) -> LabError {
@@ -389,6 +437,16 @@ mod tests {
         assert!(
             problem(|c| c.service_ip = Ipv4Addr::new(10, 10, 5, 5))
                 .contains("--service-ip 10.10.5.5/32 overlaps --pod-cidr")
+        );
+        assert!(
+            problem(|c| c.service_ip = Ipv4Addr::new(10, 96, 0, 53)).contains("of service dns")
+        );
+        assert!(
+            problem(|c| c.wire_cidr = net("203.0.113.0/24"))
+                .contains("the outside host 203.0.113.80/32 overlaps --wire-cidr")
+        );
+        assert!(
+            problem(|c| c.wire_cidr = net("10.96.0.64/27")).contains("network of all services")
         );
         assert!(problem(|c| c.pod_cidr_v6 = net6("fd00::/64")).contains("two /64"));
         assert!(problem(|c| c.wire_cidr_v6 = net6("fe80::/64")).contains("routable"));

@@ -1,26 +1,52 @@
-//! The rules of flannel and of kube-proxy in iptables mode: their text (pure), and loading it.
+//! The rules of flannel, the kubelet and kube-proxy: their text (pure), and loading it.
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use ipnet::IpNet;
 
-use super::config::{Firewall, LabConfig};
+use super::config::{Firewall, KubeProxy, LabConfig};
 use super::error::{Context, LabError, Result};
+use super::kube_proxy;
 use super::plan::{NodePlan, Plan};
 
-/// What the service is called: `namespace/name:port`, as kube-proxy writes it into comments.
-const SERVICE: &str = "default/web:http";
-/// Alphabet of base 32 (RFC 4648 section 6), in which kube-proxy writes the hashes in chain names.
-const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-/// Hash characters in a chain name.
-const HASH_LENGTH: usize = 16;
 /// How long iptables-legacy waits for its lock, which all namespaces share, s.
 const XTABLES_WAIT: &str = "5";
 /// Where administrators' programs are when PATH does not say.
 const SYSTEM_PATH: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// A table in the language of `iptables-restore`.
+pub(super) struct Table {
+    head: String,
+    chains: Vec<String>,
+    rules: Vec<String>,
+}
+
+impl Table {
+    fn new(name: &str, builtin: &[&str]) -> Self {
+        let chains = builtin.iter().map(|chain| format!(":{chain} ACCEPT [0:0]")).collect();
+        Self { head: format!("*{name}"), chains, rules: Vec::new() }
+    }
+
+    /// Declares a chain.
+    pub(super) fn chain(&mut self, name: &str) {
+        self.chains.push(format!(":{name} - [0:0]"));
+    }
+
+    /// Appends a rule to a chain.
+    pub(super) fn rule(&mut self, chain: &str, rule: &str) {
+        self.rules.push(format!("-A {chain} {rule}"));
+    }
+
+    fn text(self) -> String {
+        let mut lines = vec![self.head];
+        lines.extend(self.chains);
+        lines.extend(self.rules);
+        lines.push("COMMIT\n".to_owned());
+        lines.join("\n")
+    }
+}
 
 /// Input for `iptables-restore` (or `ip6tables-restore`) on `node`, for the IP version at `index`
 /// of the plan's lists.
@@ -32,132 +58,67 @@ pub(super) fn rules(
 ) -> Option<String> {
     let cluster = plan.cluster.get(index)?;
     let subnet = node.subnets.get(index)?;
-    let service = *plan.service.get(index)?;
-    let endpoint = *plan.endpoints().get(index)?;
-    let mut text = filter_table(cluster);
-    text.push_str(&nat_table(config, cluster, subnet, service, endpoint));
-    Some(text)
+    let mut filter = Table::new("filter", &["INPUT", "FORWARD", "OUTPUT"]);
+    let mut nat = Table::new("nat", &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"]);
+    if config.kube_proxy == KubeProxy::Iptables {
+        kube_proxy::filter(&mut filter, plan, index);
+        kube_proxy::nat(&mut nat, plan, index);
+    }
+    kubelet(&mut filter, cluster);
+    flannel_forward(&mut filter, cluster);
+    flannel_masquerade(&mut nat, cluster, subnet);
+    Some(filter.text() + &nat.text())
 }
 
-/// Chains, jumps and their order as kube-proxy (pkg/proxy/iptables, `syncProxyRules`), the kubelet
-/// (KUBE-FIREWALL) and flannel (pkg/trafficmngr/iptables, `forwardRules`) install them.
-fn filter_table(cluster: &IpNet) -> String {
-    let firewall = match cluster {
-        IpNet::V4(_) => {
-            "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n"
-        }
-        // The kernel never routes ::1, the kubelet has no such rule.
-        IpNet::V6(_) => "",
-    };
-    format!(
-        "\
-*filter
-:INPUT ACCEPT [0:0]
-:FORWARD ACCEPT [0:0]
-:OUTPUT ACCEPT [0:0]
-:FLANNEL-FWD - [0:0]
-:KUBE-EXTERNAL-SERVICES - [0:0]
-:KUBE-FIREWALL - [0:0]
-:KUBE-FORWARD - [0:0]
-:KUBE-NODEPORTS - [0:0]
-:KUBE-PROXY-FIREWALL - [0:0]
-:KUBE-SERVICES - [0:0]
--A INPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL
--A INPUT -m comment --comment \"kubernetes health check service ports\" -j KUBE-NODEPORTS
--A INPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES
--A INPUT -j KUBE-FIREWALL
--A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL
--A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
--A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
--A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES
--A FORWARD -m comment --comment \"flanneld forward\" -j FLANNEL-FWD
--A OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL
--A OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
--A OUTPUT -j KUBE-FIREWALL
-{firewall}\
--A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
--A KUBE-FORWARD -m comment --comment \"kubernetes forwarding rules\" -m mark --mark 0x4000/0x4000 -j ACCEPT
--A KUBE-FORWARD -m comment --comment \"kubernetes forwarding conntrack rule\" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
--A FLANNEL-FWD -s {cluster} -m comment --comment \"flanneld forward\" -j ACCEPT
--A FLANNEL-FWD -d {cluster} -m comment --comment \"flanneld forward\" -j ACCEPT
-COMMIT
-"
-    )
+/// The kubelet's KUBE-FIREWALL.
+fn kubelet(filter: &mut Table, cluster: &IpNet) {
+    filter.chain("KUBE-FIREWALL");
+    for chain in ["INPUT", "OUTPUT"] {
+        filter.rule(chain, "-j KUBE-FIREWALL");
+    }
+    // The kernel never routes ::1, the kubelet has no such rule.
+    if matches!(cluster, IpNet::V4(_)) {
+        filter.rule(
+            "KUBE-FIREWALL",
+            "! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+        );
+    }
 }
 
-/// As [`filter_table`]; flannel's part is its `masqRules`.
-fn nat_table(
-    config: &LabConfig,
-    cluster: &IpNet,
-    subnet: &IpNet,
-    service: IpAddr,
-    endpoint: IpAddr,
-) -> String {
-    let port = config.service_port;
-    let backend = match endpoint {
-        IpAddr::V4(ip) => format!("{ip}:{}", config.target_port),
-        IpAddr::V6(ip) => format!("[{ip}]:{}", config.target_port),
-    };
-    let svc = format!("KUBE-SVC-{}", chain_hash(&format!("{SERVICE}tcp")));
-    let sep = format!("KUBE-SEP-{}", chain_hash(&format!("{SERVICE}tcp{backend}")));
-    let service = IpNet::from(service);
-    let endpoint = IpNet::from(endpoint);
+/// flannel's `forwardRules` (pkg/trafficmngr/iptables).
+fn flannel_forward(filter: &mut Table, cluster: &IpNet) {
+    filter.chain("FLANNEL-FWD");
+    filter.rule("FORWARD", "-m comment --comment \"flanneld forward\" -j FLANNEL-FWD");
+    for side in ["-s", "-d"] {
+        filter.rule(
+            "FLANNEL-FWD",
+            &format!("{side} {cluster} -m comment --comment \"flanneld forward\" -j ACCEPT"),
+        );
+    }
+}
+
+/// flannel's `masqRules`.
+fn flannel_masquerade(nat: &mut Table, cluster: &IpNet, subnet: &IpNet) {
     let multicast = match cluster {
         IpNet::V4(_) => "224.0.0.0/4",
         IpNet::V6(_) => "ff00::/8",
     };
-    format!(
-        "\
-*nat
-:PREROUTING ACCEPT [0:0]
-:INPUT ACCEPT [0:0]
-:OUTPUT ACCEPT [0:0]
-:POSTROUTING ACCEPT [0:0]
-:FLANNEL-POSTRTG - [0:0]
-:KUBE-MARK-MASQ - [0:0]
-:KUBE-NODEPORTS - [0:0]
-:KUBE-POSTROUTING - [0:0]
-:KUBE-SERVICES - [0:0]
-:{svc} - [0:0]
-:{sep} - [0:0]
--A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
--A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
--A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
--A POSTROUTING -m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG
--A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
--A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
--A KUBE-POSTROUTING -m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE --random-fully
--A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
--A KUBE-SERVICES -d {service} -p tcp -m comment --comment \"{SERVICE} cluster IP\" -m tcp --dport {port} -j {svc}
--A KUBE-SERVICES -m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
--A {svc} ! -s {cluster} -d {service} -p tcp -m comment --comment \"{SERVICE} cluster IP\" -m tcp --dport {port} -j KUBE-MARK-MASQ
--A {svc} -m comment --comment \"{SERVICE} -> {backend}\" -j {sep}
--A {sep} -s {endpoint} -m comment --comment \"{SERVICE}\" -j KUBE-MARK-MASQ
--A {sep} -p tcp -m comment --comment \"{SERVICE}\" -m tcp -j DNAT --to-destination {backend}
--A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -m comment --comment \"flanneld masq\" -j RETURN
--A FLANNEL-POSTRTG -s {subnet} -d {cluster} -m comment --comment \"flanneld masq\" -j RETURN
--A FLANNEL-POSTRTG -s {cluster} -d {subnet} -m comment --comment \"flanneld masq\" -j RETURN
--A FLANNEL-POSTRTG ! -s {cluster} -d {subnet} -m comment --comment \"flanneld masq\" -j RETURN
--A FLANNEL-POSTRTG -s {cluster} ! -d {multicast} -m comment --comment \"flanneld masq\" -j MASQUERADE --random-fully
--A FLANNEL-POSTRTG ! -s {cluster} -d {cluster} -m comment --comment \"flanneld masq\" -j MASQUERADE --random-fully
-COMMIT
-"
-    )
-}
-
-/// Looks like the hash that kube-proxy puts into chain names (base 32, 16 characters) and is as
-/// stable; kube-proxy itself hashes with SHA-256, which nothing depends on.
-fn chain_hash(text: &str) -> String {
-    // FNV-1a, 128 bits (draft-eastlake-fnv).
-    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    for byte in text.bytes() {
-        hash ^= u128::from(byte);
-        hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    nat.chain("FLANNEL-POSTRTG");
+    nat.rule("POSTROUTING", "-m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG");
+    for (packets, target) in [
+        ("-m mark --mark 0x4000/0x4000".to_owned(), "RETURN"),
+        (format!("-s {subnet} -d {cluster}"), "RETURN"),
+        (format!("-s {cluster} -d {subnet}"), "RETURN"),
+        (format!("! -s {cluster} -d {subnet}"), "RETURN"),
+        (format!("-s {cluster} ! -d {multicast}"), "MASQUERADE --random-fully"),
+        (format!("! -s {cluster} -d {cluster}"), "MASQUERADE --random-fully"),
+    ] {
+        let rule = format!("{packets} -m comment --comment \"flanneld masq\" -j {target}");
+        nat.rule("FLANNEL-POSTRTG", &rule);
     }
-    (0..HASH_LENGTH).map(|i| char::from(BASE32[(hash >> (i * 5)) as usize & 31])).collect()
 }
 
-/// A running `iptables-restore`.
+/// A running `iptables-restore` or `nft`.
 pub(super) struct Restore {
     child: Child,
     program: String,
@@ -175,13 +136,29 @@ impl Restore {
                 return Err(LabError::Config("no firewall to load rules into".into()));
             }
         };
+        Self::run(program, wait, "iptables", "--firewall none", netns, rules)
+    }
+
+    /// As [`Restore::start`], with rules in nft's own language.
+    pub(super) fn start_nft(netns: &str, rules: &str) -> Result<Self> {
+        Self::run("nft".to_owned(), &["-f", "-"], "nftables", "--kube-proxy iptables", netns, rules)
+    }
+
+    fn run(
+        program: String,
+        arguments: &[&str],
+        package: &str,
+        otherwise: &str,
+        netns: &str,
+        rules: &str,
+    ) -> Result<Self> {
         let path = find_program(&program).ok_or_else(|| LabError::Missing {
             program: program.clone(),
-            package: "iptables".to_owned(),
-            otherwise: "build the lab with --firewall none".to_owned(),
+            package: package.to_owned(),
+            otherwise: format!("build the lab with {otherwise}"),
         })?;
         let mut child = Command::new(path)
-            .args(wait)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -274,10 +251,42 @@ mod tests {
     }
 
     #[test]
-    fn chain_names_fit_and_differ() {
-        let (a, b) = (chain_hash("one"), chain_hash("two"));
-        assert_ne!(a, b);
-        // iptables allows 28 characters (XT_EXTENSION_MAXNAMELEN - 1).
-        assert!(format!("KUBE-SVC-{a}").len() <= 28);
+    fn services_are_told_apart_as_kube_proxy_does() {
+        let a = text(0, 0);
+        for rule in [
+            "-A KUBE-SERVICES -d 10.96.0.53/32 -p udp -m comment --comment \"default/dns:dns cluster IP\" -m udp --dport 53 -j KUBE-SVC-",
+            "\"default/shop:http -> 10.10.0.3:8090\" -m statistic --mode random --probability 0.3333333333 -j KUBE-SEP-",
+            "\"default/shop:http -> 10.10.1.2:8090\" -m statistic --mode random --probability 0.5000000000 -j KUBE-SEP-",
+            "\"default/shop:http -> 10.10.1.3:8090\" -j KUBE-SEP-",
+            "-A KUBE-NODEPORTS -p tcp -m comment --comment \"default/shop:http\" -m tcp --dport 30090 -j KUBE-EXT-",
+            "\"default/cart:http -> 10.10.1.3:8090\" -m recent --rcheck --seconds 10800 --reap --name KUBE-SEP-",
+            "-A KUBE-SERVICES -d 10.96.0.70/32 -p tcp -m comment --comment \"default/empty:http has no endpoints\" -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable",
+        ] {
+            assert!(a.contains(rule), "{rule}");
+        }
+        assert!(text(0, 1).contains("--reject-with icmp6-port-unreachable"));
+    }
+
+    #[test]
+    fn in_the_other_mode_kube_proxy_leaves_iptables_alone() {
+        let config = LabConfig { kube_proxy: KubeProxy::Nftables, ..LabConfig::default() };
+        let plan = Plan::new(&config);
+        let text = rules(&config, &plan, &plan.nodes[0], 0).expect("rules");
+        assert!(!text.contains("KUBE-SERVICES") && !text.contains("KUBE-SVC"), "{text}");
+        assert!(text.contains("FLANNEL-POSTRTG") && text.contains("KUBE-FIREWALL"));
+        let nft = kube_proxy::ruleset(&plan, &plan.nodes[0], 0).expect("rules");
+        for line in [
+            "10.96.0.70 . tcp . 80 comment \"default/empty:http\" : goto reject-chain",
+            "tcp . 30090 : goto external-",
+            "dnat ip to numgen random mod 2 map { 0 : 10.10.0.3 . 53, 1 : 10.10.1.3 . 53 }",
+            "elements = { 192.168.10.11 }",
+            "ip saddr != 10.10.0.0/16 meta mark set",
+            "ip daddr 10.96.0.0/24 drop comment",
+            "timeout 10800s",
+        ] {
+            assert!(nft.contains(line), "{line}: {nft}");
+        }
+        let six = kube_proxy::ruleset(&plan, &plan.nodes[0], 1).expect("rules");
+        assert!(six.starts_with("table ip6 kube-proxy {") && six.contains("ipv6_addr"));
     }
 }

@@ -26,6 +26,8 @@ impl Identity {
     /// What `snapshots` show of it.
     pub(super) fn of(config: &LabConfig, plan: &Plan, snapshots: &Snapshots) -> Self {
         let mut identity = Self::default();
+        identity.learn(snapshots, &plan.wire_netns, &plan.outside.port);
+        identity.learn(snapshots, &plan.outside.netns, POD_INTERFACE);
         for node in &plan.nodes {
             let names = [&config.physical_name, &config.bridge_name, &config.vxlan_name]
                 .map(String::as_str);

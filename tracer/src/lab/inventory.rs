@@ -6,9 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::plan::{NodePlan, Plan, PodPlan, WIRE};
-
-/// Kubernetes namespace of the lab's pods.
-const POD_NAMESPACE: &str = "default";
+use super::services::NAMESPACE;
 
 #[derive(Serialize)]
 struct File {
@@ -34,12 +32,24 @@ struct Pod {
 /// Text of the inventory file. The switch is a node without pods, so that the tracer can show the
 /// wire too.
 pub(super) fn text(lab: &str, plan: &Plan) -> Result<String, toml::ser::Error> {
-    let mut node: Vec<Node> = plan.nodes.iter().map(entry).collect();
+    let mut node: Vec<Node> = plan.nodes.iter().map(with_agent).collect();
     node.push(Node { name: WIRE.to_owned(), netns: plan.wire_netns.clone(), pod: Vec::new() });
     let body = toml::to_string(&File { node })?;
     Ok(format!(
         "# Written by `podtrace lab up` for lab {lab:?}; `podtrace lab down` removes it.\n\n{body}"
     ))
+}
+
+/// A node with the pod that serves in the node's own network.
+fn with_agent(node: &NodePlan) -> Node {
+    let mut entry = entry(node);
+    entry.pod.push(Pod {
+        name: format!("agent-{}", node.name.to_lowercase()),
+        namespace: NAMESPACE,
+        ip: node.wire.iter().map(IpNet::addr).collect(),
+        netns: node.netns.clone(),
+    });
+    entry
 }
 
 /// As [`text`], of the one node that this machine is.
@@ -51,7 +61,7 @@ pub(super) fn text_of_node(lab: &str, node: &NodePlan) -> Result<String, toml::s
 fn entry(node: &NodePlan) -> Node {
     let pod = |pod: &PodPlan| Pod {
         name: pod.name.clone(),
-        namespace: POD_NAMESPACE,
+        namespace: NAMESPACE,
         ip: pod.addresses.iter().map(IpNet::addr).collect(),
         netns: pod.netns.clone(),
     };
@@ -90,6 +100,12 @@ mod tests {
         ip = ["10.10.0.3", "fd00:10:10::3"]
         netns = "podtrace-A-a2"
 
+        [[node.pod]]
+        name = "agent-a"
+        namespace = "default"
+        ip = ["192.168.10.11", "fd00:10:168::11"]
+        netns = "podtrace-A"
+
         [[node]]
         name = "B"
         netns = "podtrace-B"
@@ -105,6 +121,12 @@ mod tests {
         namespace = "default"
         ip = ["10.10.1.3", "fd00:10:10:1::3"]
         netns = "podtrace-B-b2"
+
+        [[node.pod]]
+        name = "agent-b"
+        namespace = "default"
+        ip = ["192.168.10.12", "fd00:10:168::12"]
+        netns = "podtrace-B"
 
         [[node]]
         name = "wire"

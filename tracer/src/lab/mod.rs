@@ -6,14 +6,16 @@
 //! ```text
 //!  pod a ── vethX ─┐                                                  ┌─ vethY ── pod b
 //!                  ├─ cni0 ── [route] ── flannel.1 ── ens33 ── wire … │
-//!  pod a2 ─ vethZ ─┘                                                  └─ (the same)
+//!  pod a2 ─ vethZ ─┘                                            │     └─ (the same)
+//!                                                  gateway and outside host
 //! ```
 //!
-//! A lab is a set of names under `/run/netns` and a directory under `/run/podtrace`; no process
-//! belongs to it.
+//! A lab is a set of names under `/run/netns`, a directory under `/run/podtrace`, and one process
+//! that serves behind its services, in the nodes and outside.
 
 mod build;
 mod config;
+mod dns;
 mod error;
 mod exec;
 pub mod fault;
@@ -21,9 +23,12 @@ mod firewall;
 mod identity;
 mod image;
 mod inventory;
+mod kube_proxy;
 mod namespace;
 mod plan;
 mod reset;
+mod servers;
+mod services;
 mod single;
 mod snapshot;
 mod space;
@@ -34,14 +39,20 @@ mod verify;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-pub use config::{Backend, DEFAULT_NAME, Firewall, LabConfig};
+pub use config::{Backend, DEFAULT_NAME, Firewall, KubeProxy, LabConfig};
 pub use error::{LabError, Result};
 pub use image::Image;
-pub use plan::{NodePlan, POD_INTERFACE, Plan, PodPlan, SWITCH_BRIDGE, WIRE, netns_name};
+pub use plan::{
+    NodePlan, OUTSIDE, OUTSIDE_V4, OUTSIDE_V6, OutsidePlan, POD_INTERFACE, Plan, PodPlan,
+    SWITCH_BRIDGE, WIRE, netns_name,
+};
+pub use services::{
+    DNS_PORT, HOST_PORT, OUTSIDE_PORT, ServiceBackend, ServicePlan, ServicePort, Transport,
+};
 pub use state::{RUN_DIR, inventory_path};
 
 use error::Context;
@@ -72,12 +83,21 @@ pub enum Built {
     Replaced,
 }
 
+/// How [`Lab::up_with`] goes about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Up {
+    /// Replace what is there, whatever it is.
+    pub force: bool,
+    /// The `podtrace` program, for the lab's servers; by default the running one.
+    pub program: Option<PathBuf>,
+}
+
 /// What [`Lab::down`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
     /// There was something of the lab.
     pub existed: bool,
-    /// Processes that were still running in it and were ended.
+    /// Processes, other than its own, that were still running in it and were ended.
     pub processes: usize,
 }
 
@@ -109,21 +129,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Brings a lab up; see [`Lab::up_with`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn up(config: &LabConfig) -> Result<Self> {
-        Self::up_with(config, false).map(|(lab, _)| lab)
-    }
-
     /// Brings a lab up and says what that took. A healthy one with the same parameters is left
     /// alone, a half-built or damaged one is replaced, one with other parameters is an error;
-    /// with `force` it is replaced in each case.
+    /// with [`Up::force`] it is replaced in each case.
     ///
     /// # Errors
     /// Without root, with unusable parameters, or when the kernel refuses: then nothing is left.
-    pub fn up_with(config: &LabConfig, force: bool) -> Result<(Self, Built)> {
+    pub fn up_with(config: &LabConfig, how: &Up) -> Result<(Self, Built)> {
         config.validate()?;
         need_root()?;
         let lab = Self { config: config.clone(), plan: Plan::new(config) };
@@ -132,7 +144,7 @@ impl Lab {
         let there = found.is_some() || lab.plan.namespaces().into_iter().any(namespace::exists);
         let mut built = if there { Built::Repaired } else { Built::New };
         if let Some(found) = found.filter(|found| found.complete) {
-            if force {
+            if how.force {
                 built = Built::Replaced;
             } else if found.config != *config {
                 return Err(LabError::Differs {
@@ -147,7 +159,7 @@ impl Lab {
             }
         }
         remove(&lab.plan, &config.name)?;
-        if let Err(error) = lab.build() {
+        if let Err(error) = lab.build(how.program.as_deref()) {
             // The first error tells more than one of cleaning up after it.
             let _ = remove(&lab.plan, &config.name);
             return Err(error);
@@ -280,13 +292,21 @@ impl Lab {
         }
     }
 
-    /// What is not as it was built, one line each: interfaces, addresses, routes, neighbours and
-    /// forwarding entries; not firewall rules and sysctls.
+    /// What is not as it was built, one line each: interfaces, addresses, routes, neighbours,
+    /// forwarding entries and the servers' process; not firewall rules and sysctls.
     ///
     /// # Errors
     /// Without root, or when the kernel's state cannot be read.
     pub fn defects(&self) -> Result<Vec<String>> {
-        Ok(verify::defects(&self.config, &self.plan, &self.snapshots()?))
+        Ok(self.defects_in(&self.snapshots()?))
+    }
+
+    fn defects_in(&self, snapshots: &Snapshots) -> Vec<String> {
+        let mut defects = verify::defects(&self.config, &self.plan, snapshots);
+        if !servers::is_running(&self.config.name, &self.plan) {
+            defects.push(format!("{}: the lab's servers do not run", self.plan.outside.netns));
+        }
+        defects
     }
 
     /// Everything that is configured in it, to compare with another time.
@@ -304,7 +324,7 @@ impl Lab {
     /// Without root, or when the kernel's state cannot be read.
     pub fn picture(&self) -> Result<Picture> {
         let snapshots = self.snapshots()?;
-        let defects = verify::defects(&self.config, &self.plan, &snapshots);
+        let defects = self.defects_in(&snapshots);
         let mut text = status::picture(&self.config, &self.plan, &snapshots, &defects);
         if !sysctl::has_bridge_netfilter() {
             text.push_str("\nbr_netfilter is not loaded: bridged packets pass no iptables rule\n");
@@ -330,7 +350,7 @@ impl Lab {
             .collect()
     }
 
-    fn build(&self) -> Result<()> {
+    fn build(&self, program: Option<&Path>) -> Result<()> {
         if !sysctl::has_bridge_netfilter() {
             load_bridge_netfilter();
         }
@@ -342,6 +362,7 @@ impl Lab {
             build::build(&self.config, &self.plan, &Identity::default()).await?;
             self.wait_until_ready().await
         })?;
+        servers::ensure(self, program)?;
         state::save_inventory(&self.config.name, &self.plan)?;
         state::save(&self.config, true)
     }
@@ -379,6 +400,7 @@ async fn snapshots_of(spaces: &[Space]) -> Result<Snapshots> {
 fn remove(plan: &Plan, name: &str) -> Result<Removed> {
     let namespaces = plan.namespaces();
     let mut existed = namespaces.iter().any(|name| namespace::exists(name));
+    servers::end(name, plan);
     let processes = namespace::end_processes(&namespaces)?;
     // Try all of it, then report the first failure: the less is left the better.
     let results: Vec<Result<()>> = namespaces.into_iter().map(namespace::remove).collect();

@@ -5,9 +5,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::config::{DEFAULT_NAME, LabConfig, NODE_PREFIX_V4, NODE_PREFIX_V6};
+use super::services::{self, ServicePlan};
 
 /// The switch's name: as a node in the inventory, and as a target of `lab exec`.
 pub const WIRE: &str = "wire";
+/// The outside host's name, as a target of `lab exec`. It is in no inventory.
+pub const OUTSIDE: &str = "outside";
+/// Switch port of the gateway to the outside.
+const OUTSIDE_SWITCH_PORT: &str = "u0";
+/// IPv4 address of the outside host, reserved for documentation (RFC 5737).
+pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
+/// IPv6 address of the outside host, reserved for documentation (RFC 3849).
+pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x80);
+/// Host part of the gateway's address on the wire.
+const GATEWAY: u32 = 1;
 /// Bridge inside the switch.
 pub const SWITCH_BRIDGE: &str = "sw0";
 /// A pod's interface, as every CNI plugin is told to call it.
@@ -30,8 +41,27 @@ pub struct Plan {
     pub wire_netns: String,
     /// Pod networks of the whole cluster, IPv4 first.
     pub cluster: Vec<IpNet>,
-    /// ClusterIPs of the service, in the order of `cluster`.
+    /// ClusterIPs of service `web`, in the order of `cluster`.
     pub service: Vec<IpAddr>,
+    /// Every service, `web` first.
+    pub services: Vec<ServicePlan>,
+    /// Network of all ClusterIPs, in the order of `cluster`.
+    pub service_nets: Vec<IpNet>,
+    /// What is beyond the wire.
+    pub outside: OutsidePlan,
+}
+
+/// The gateway of the wire and the host behind it, which are one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsidePlan {
+    /// Its namespace.
+    pub netns: String,
+    /// Switch port it is plugged into.
+    pub port: String,
+    /// Addresses on the wire, in the order of [`Plan::cluster`]: the nodes' default gateways.
+    pub gateways: Vec<IpNet>,
+    /// Addresses beyond, in the same order.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A node. The lists hold one entry per IP version, in the order of [`Plan::cluster`].
@@ -71,7 +101,7 @@ impl Plan {
             cluster.push(IpNet::V6(config.pod_cidr_v6));
             service.push(IpAddr::V6(config.service_ip_v6));
         }
-        let nodes = (0u32..)
+        let nodes: Vec<NodePlan> = (0u32..)
             .zip(NODES)
             .map(|(i, (name, pods, port))| {
                 let mut subnets = vec![subnet_v4(config.pod_cidr, i)];
@@ -99,10 +129,31 @@ impl Plan {
                 }
             })
             .collect();
-        Self { nodes, wire_netns: netns_name(&config.name, WIRE), cluster, service }
+        let mut service_nets = vec![IpNet::V4(services::service_net_v4(config))];
+        let mut outside = OutsidePlan {
+            netns: netns_name(&config.name, OUTSIDE),
+            port: OUTSIDE_SWITCH_PORT.to_owned(),
+            gateways: vec![IpNet::V4(host_v4(config.wire_cidr, GATEWAY))],
+            addresses: vec![IpAddr::V4(OUTSIDE_V4)],
+        };
+        if config.ipv6 {
+            service_nets.push(IpNet::V6(services::service_net_v6(config)));
+            outside.gateways.push(IpNet::V6(host_v6(config.wire_cidr_v6, u128::from(GATEWAY))));
+            outside.addresses.push(IpAddr::V6(OUTSIDE_V6));
+        }
+        let services = services::services(config, &nodes);
+        Self {
+            nodes,
+            wire_netns: netns_name(&config.name, WIRE),
+            cluster,
+            service,
+            services,
+            service_nets,
+            outside,
+        }
     }
 
-    /// Names of all namespaces: nodes, pods, wire.
+    /// Names of all namespaces: nodes, pods, wire, outside.
     pub fn namespaces(&self) -> Vec<&str> {
         let mut names = Vec::new();
         for node in &self.nodes {
@@ -110,6 +161,7 @@ impl Plan {
             names.extend(node.pods.iter().map(|pod| pod.netns.as_str()));
         }
         names.push(&self.wire_netns);
+        names.push(&self.outside.netns);
         names
     }
 
@@ -128,10 +180,11 @@ impl Plan {
             }
         }
         all.push((WIRE.to_owned(), &self.wire_netns));
+        all.push((OUTSIDE.to_owned(), &self.outside.netns));
         all
     }
 
-    /// Endpoint addresses of the service: pod b, in the order of [`Plan::cluster`].
+    /// Endpoint addresses of service `web`: pod b, in the order of [`Plan::cluster`].
     pub fn endpoints(&self) -> Vec<IpAddr> {
         let pod = self.nodes.last().and_then(|node| node.pods.first());
         pod.map(|pod| pod.addresses.iter().map(IpNet::addr).collect()).unwrap_or_default()
@@ -201,6 +254,8 @@ mod tests {
         assert_eq!(text(&a.pods[0].addresses), ["10.10.0.2/24", "fd00:10:10::2/64"]);
         assert_eq!(text(&a.pods[1].addresses), ["10.10.0.3/24", "fd00:10:10::3/64"]);
         assert_eq!(text(&b.pods[0].addresses), ["10.10.1.2/24", "fd00:10:10:1::2/64"]);
+        assert_eq!(text(&plan.outside.gateways), ["192.168.10.1/24", "fd00:10:168::1/64"]);
+        assert_eq!(text(&plan.service_nets), ["10.96.0.0/24", "fd00:10:96::/112"]);
         assert_eq!(
             plan.endpoints(),
             ["10.10.1.2", "fd00:10:10:1::2"].map(|ip| ip.parse::<IpAddr>().expect("address"))
@@ -219,7 +274,8 @@ mod tests {
                 "podtrace-B",
                 "podtrace-B-b",
                 "podtrace-B-b2",
-                "podtrace-wire"
+                "podtrace-wire",
+                "podtrace-outside"
             ]
         );
         let named = Plan::new(&LabConfig { name: "t1".to_owned(), ..LabConfig::default() });
@@ -227,6 +283,7 @@ mod tests {
         assert_eq!(named.target("A.a2"), Some("podtrace-t1-A-a2"));
         assert_eq!(named.target("B"), Some("podtrace-t1-B"));
         assert_eq!(named.target("wire"), Some("podtrace-t1-wire"));
+        assert_eq!(named.target("outside"), Some("podtrace-t1-outside"));
         assert_eq!(named.target("C"), None);
     }
 
@@ -236,7 +293,8 @@ mod tests {
         let every = plan.nodes.iter().flat_map(|n| {
             n.subnets.iter().chain(&n.wire).chain(n.pods.iter().flat_map(|p| &p.addresses))
         });
-        assert!(every.into_iter().all(|net| matches!(net, IpNet::V4(_))));
+        assert!(every.chain(&plan.outside.gateways).all(|net| matches!(net, IpNet::V4(_))));
+        assert!(plan.services.iter().flat_map(|s| &s.ips).all(IpAddr::is_ipv4));
         assert_eq!(plan.endpoints().len(), 1);
     }
 }

@@ -21,6 +21,8 @@ use super::plan::{NodePlan, Plan};
 pub const RUN_DIR: &str = "/run/podtrace";
 /// Name of the file with the lab's faults.
 pub(super) const FAULT_FILE: &str = "faults.json";
+/// Name of the file with the lab's servers.
+pub(super) const SERVERS_FILE: &str = "servers.toml";
 /// Version of the state file.
 const VERSION: u32 = 1;
 /// How long to wait for another process that changes the same lab.
@@ -91,14 +93,15 @@ pub(super) fn save_inventory_of_node(lab: &str, node: &NodePlan) -> Result<()> {
 pub(super) fn remove(lab: &str) -> Result<bool> {
     let mut any = false;
     let faults = directory(lab).join(FAULT_FILE);
-    for path in [inventory_path(lab), state_path(lab), faults.clone()] {
+    let servers = directory(lab).join(SERVERS_FILE);
+    for path in [inventory_path(lab), state_path(lab), faults.clone(), servers.clone()] {
         match fs::remove_file(&path) {
             Ok(()) => any = true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).context(|| format!("remove {}", path.display())),
         }
     }
-    for path in [inventory_path(lab), state_path(lab), faults] {
+    for path in [inventory_path(lab), state_path(lab), faults, servers] {
         // Left by a process that was killed while it wrote.
         let _ = fs::remove_file(draft_of(&path));
     }

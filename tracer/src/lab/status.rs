@@ -1,12 +1,11 @@
 //! Draws the lab: both nodes side by side on the wire, 80 columns wide. Pure.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::config::{Backend, DEFAULT_NAME, LabConfig};
+use super::config::{Backend, DEFAULT_NAME, Firewall, LabConfig};
 use super::plan::{NodePlan, POD_INTERFACE, Plan, SWITCH_BRIDGE};
+use super::services::{ServicePlan, ServicePort};
 use super::snapshot::{Link, Snapshot};
 use super::verify::Snapshots;
 
@@ -26,7 +25,9 @@ pub(super) fn picture(
     snapshots: &Snapshots,
     defects: &[String],
 ) -> String {
-    let mut lines = vec![title(config, defects), service(config, plan), String::new()];
+    let mut lines = vec![title(config, defects)];
+    lines.extend(services(config, plan));
+    lines.push(String::new());
     let mut boxes: Vec<Vec<String>> =
         plan.nodes.iter().map(|node| node_rows(config, node, snapshots)).collect();
     let height = boxes.iter().map(Vec::len).max().unwrap_or_default();
@@ -48,6 +49,7 @@ pub(super) fn picture(
     lines.push(beside(plan.nodes.iter().map(|_| bottom()).collect()));
     lines.push(beside(plan.nodes.iter().map(|node| port(plan, node, snapshots)).collect()));
     lines.push(wire(config, plan, snapshots));
+    lines.push(outside(plan, snapshots));
     if !defects.is_empty() {
         lines.push(String::new());
         for defect in defects {
@@ -64,34 +66,42 @@ fn title(config: &LabConfig, defects: &[String]) -> String {
     let versions = if config.ipv6 { "IPv4 + IPv6" } else { "IPv4" };
     let health = if defects.is_empty() { "healthy" } else { "NOT AS BUILT" };
     cut(
-        &format!("{name}: {}, {versions}, firewall {}: {health}", config.backend, config.firewall),
+        &format!(
+            "{name}: {}, {versions}, firewall {}, kube-proxy {}: {health}",
+            config.backend, config.firewall, config.kube_proxy
+        ),
         WIDTH,
     )
 }
 
-fn service(config: &LabConfig, plan: &Plan) -> String {
-    if config.firewall == super::config::Firewall::None {
-        return "no service (no firewall rules)".to_owned();
+/// A line for each service: what it is called, where it is, where it leads.
+fn services(config: &LabConfig, plan: &Plan) -> Vec<String> {
+    if config.firewall == Firewall::None {
+        return vec!["no service (no firewall rules)".to_owned()];
     }
-    let pairs: Vec<String> = plan
-        .service
-        .iter()
-        .zip(plan.endpoints())
-        .map(|(service, endpoint)| {
-            format!(
-                "{} → {}",
-                socket(*service, config.service_port),
-                socket(endpoint, config.target_port)
-            )
-        })
-        .collect();
-    // One line each where both do not fit on one.
-    let text = format!("service {}", pairs.join(", "));
-    if text.width() <= WIDTH { text } else { format!("service {}", pairs.join("\n        ")) }
+    let mut lines: Vec<String> = plan.services.iter().map(service).collect();
+    if config.ipv6 {
+        let all: Vec<String> = plan.service_nets.iter().skip(1).map(ToString::to_string).collect();
+        lines.push(format!("the same in IPv6, in {}", all.join(", ")));
+    }
+    lines
 }
 
-fn socket(ip: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(ip, port).to_string()
+fn service(service: &ServicePlan) -> String {
+    let at = |port: &ServicePort| format!("{}/{}", port.port, port.transport);
+    let ip = service.ips.first().map(ToString::to_string).unwrap_or_default();
+    let ports: Vec<String> = service.ports.iter().map(at).collect();
+    let targets = service.ports.first().map(|port| port.target).unwrap_or_default();
+    let backends: Vec<&str> = service.backends.iter().map(|b| b.name.as_str()).collect();
+    let to = match backends.as_slice() {
+        [] => "nobody".to_owned(),
+        some => format!("port {targets} of {}", some.join(", ")),
+    };
+    let node_ports = service.ports.iter().filter_map(|port| port.node_port);
+    let node_ports: String = node_ports.map(|port| format!(", NodePort {port}")).collect();
+    let affinity = if service.affinity.is_some() { ", affinity ClientIP" } else { "" };
+    let head = format!("service {:6}{ip}:{}", service.name, ports.join(" "));
+    cut(&format!("{head:38} → {to}{node_ports}{affinity}"), WIDTH)
 }
 
 /// A box's rows: pods, bridge, VXLAN devices, physical interface, each an interface's entry.
@@ -197,6 +207,24 @@ fn wire(config: &LabConfig, plan: &Plan, snapshots: &Snapshots) -> String {
     )
 }
 
+/// The gateway and the host behind it, on the wire that is drawn above.
+fn outside(plan: &Plan, snapshots: &Snapshots) -> String {
+    let outside = &plan.outside;
+    let port = snapshots.get(&plan.wire_netns).and_then(|wire| wire.link(&outside.port));
+    let gateway = outside.gateways.first().map(|net| net.addr().to_string()).unwrap_or_default();
+    let beyond = outside.addresses.first().map(ToString::to_string).unwrap_or_default();
+    let there = match snapshots.get(&outside.netns) {
+        Some(_) => outside.netns.as_str(),
+        None => "NO NAMESPACE",
+    };
+    let text = format!(
+        "{} {} ── gateway {gateway}, outside host {beyond}, {there}",
+        outside.port,
+        port.map_or("MISSING", state)
+    );
+    cut(&text, WIDTH)
+}
+
 /// A row of a box: text to the left and to the right; the left gives way.
 fn row(left: &str, right: &str) -> String {
     let room = if right.is_empty() { TEXT } else { TEXT.saturating_sub(right.width() + 1) };
@@ -272,7 +300,9 @@ mod tests {
         }
         let mut wire = Snapshot::default();
         wire.links.extend([link(2, SWITCH_BRIDGE, 8), link(3, "u1", 9), link(4, "u2", 10)]);
+        wire.links.push(link(5, &plan.outside.port, 11));
         all.insert(plan.wire_netns.clone(), wire);
+        all.insert(plan.outside.netns.clone(), Snapshot::default());
         all
     }
 
@@ -281,8 +311,14 @@ mod tests {
         let config = LabConfig { ipv6: false, ..LabConfig::default() };
         let plan = Plan::new(&config);
         insta::assert_snapshot!(picture(&config, &plan, &snapshots(&config, &plan), &[]), @r#"
-        lab: vxlan, IPv4, firewall nft: healthy
-        service 10.96.0.10:80 → 10.10.1.2:8080
+        lab: vxlan, IPv4, firewall nft, kube-proxy iptables: healthy
+        service web   10.96.0.10:80/tcp        → port 8080 of b
+        service dns   10.96.0.53:53/udp 53/tcp → port 53 of a2, b2
+        service shop  10.96.0.20:80/tcp        → port 8090 of a2, b, b2, NodePort 30090
+        service echo  10.96.0.30:7/udp 7/tcp   → port 7 of b2
+        service cart  10.96.0.40:80/tcp        → port 8090 of a2, b2, affinity ClientIP
+        service agent 10.96.0.60:9100/tcp      → port 9100 of A, B
+        service empty 10.96.0.70:80/tcp        → nobody
 
         ┌─ node A ─────────────── podtrace-A ─┐  ┌─ node B ─────────────── podtrace-B ─┐
         │ pod a                               │  │ pod b                               │
@@ -306,6 +342,7 @@ mod tests {
         └──────────────────┬──────────────────┘  └──────────────────┬──────────────────┘
                            │ u1 up                                  │ u2 up
                            └─── sw0 up, mtu 1500, podtrace-wire ────┘
+        u0 up ── gateway 192.168.10.1, outside host 203.0.113.80, podtrace-outside
         "#);
     }
 
@@ -316,6 +353,7 @@ mod tests {
         let plan = Plan::new(&config);
         let mut snapshots = snapshots(&config, &plan);
         snapshots.remove(&plan.nodes[0].pods[1].netns);
+        snapshots.remove(&plan.outside.netns);
         if let Some(wire) = snapshots.get_mut(&plan.wire_netns) {
             wire.links[1].admin_up = false;
         }

@@ -52,6 +52,12 @@ pub(super) fn prepare_ipv6(enabled: bool) -> Result<()> {
 
 /// A node routes, and hands what its bridge forwards to iptables, as kubeadm's checks demand.
 pub(super) fn prepare_node(ipv6: bool) -> Result<()> {
+    prepare_router(ipv6)?;
+    bridge_netfilter(true)
+}
+
+/// Forwards packets, wherever they come from.
+pub(super) fn prepare_router(ipv6: bool) -> Result<()> {
     set("ipv4/ip_forward", "1")?;
     // Debian leaves the kernel's default.
     set("ipv4/conf/all/rp_filter", "0")?;
@@ -59,7 +65,7 @@ pub(super) fn prepare_node(ipv6: bool) -> Result<()> {
     if ipv6 {
         set("ipv6/conf/all/forwarding", "1")?;
     }
-    bridge_netfilter(true)
+    Ok(())
 }
 
 /// Whether bridges of this namespace hand packets to iptables and ip6tables; nothing happens where

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
+use super::build::everything;
 use super::config::{Backend, LabConfig};
 use super::plan::{NodePlan, POD_INTERFACE, Plan, PodPlan, SWITCH_BRIDGE};
 use super::snapshot::{Link, Snapshot};
@@ -17,13 +18,15 @@ pub(super) fn defects(config: &LabConfig, plan: &Plan, snapshots: &Snapshots) ->
     if let Some(wire) = check.snapshot(&plan.wire_netns) {
         check.link(&plan.wire_netns, wire, SWITCH_BRIDGE, None);
         let switch = wire.link(SWITCH_BRIDGE).map(|link| link.index);
-        for node in &plan.nodes {
-            let port = check.link(&plan.wire_netns, wire, &node.port, Some(config.wire_mtu));
+        let ports = plan.nodes.iter().map(|node| &node.port).chain([&plan.outside.port]);
+        for name in ports {
+            let port = check.link(&plan.wire_netns, wire, name, Some(config.wire_mtu));
             if port.is_some_and(|port| port.master != switch) {
-                check.add(&plan.wire_netns, format!("{} is not plugged in", node.port));
+                check.add(&plan.wire_netns, format!("{name} is not plugged in"));
             }
         }
     }
+    check.outside(config, plan);
     for node in &plan.nodes {
         let Some(snapshot) = check.snapshot(&node.netns) else { continue };
         check.node(config, plan, node, snapshot);
@@ -94,11 +97,27 @@ impl<'s> Check<'s> {
         }
     }
 
+    fn outside(&mut self, config: &LabConfig, plan: &Plan) {
+        let outside = &plan.outside;
+        let Some(snapshot) = self.snapshot(&outside.netns) else { return };
+        let mtu = Some(config.wire_mtu);
+        if let Some(link) = self.link(&outside.netns, snapshot, POD_INTERFACE, mtu) {
+            self.addresses(&outside.netns, snapshot, link, &outside.gateways);
+        }
+        if let Some(link) = self.link(&outside.netns, snapshot, "lo", None) {
+            let beyond: Vec<IpNet> = outside.addresses.iter().copied().map(IpNet::from).collect();
+            self.addresses(&outside.netns, snapshot, link, &beyond);
+        }
+    }
+
     fn node(&mut self, config: &LabConfig, plan: &Plan, node: &NodePlan, snapshot: &'s Snapshot) {
         let netns = &node.netns;
         let physical = self.link(netns, snapshot, &config.physical_name, Some(config.wire_mtu));
         if let Some(physical) = physical {
             self.addresses(netns, snapshot, physical, &node.wire);
+            for gateway in &plan.outside.gateways {
+                self.route(netns, snapshot, physical, everything(gateway.addr()), *gateway);
+            }
         }
         if let Some(bridge) =
             self.link(netns, snapshot, &config.bridge_name, Some(config.pod_mtu()))
@@ -181,11 +200,7 @@ impl<'s> Check<'s> {
         self.addresses(netns, inside, link, &pod.addresses);
         for (gateway, cluster) in node.gateways().into_iter().zip(&plan.cluster) {
             self.route(netns, inside, link, *cluster, gateway);
-            let everything = match cluster {
-                IpNet::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
-                IpNet::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
-            };
-            self.route(netns, inside, link, everything, gateway);
+            self.route(netns, inside, link, everything(gateway.addr()), gateway);
         }
         let bridge = outside.link(&config.bridge_name).map(|link| link.index);
         let port = outside.links.iter().find(|l| Some(l.index) == link.peer);

@@ -12,7 +12,7 @@ pub mod trace;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tracer::lab::{Lab, LabConfig};
+use tracer::lab::{Lab, LabConfig, Up};
 
 /// Whether tests that change this machine's network state shall run: with `PODTRACE_PRIVILEGED=1`,
 /// and then being root is a must. Otherwise says that the test is skipped.
@@ -33,6 +33,11 @@ pub fn kernel_at_least(major: u8, minor: u8) -> bool {
     }
 }
 
+/// How a test brings a lab up: the program under test serves in it.
+pub fn up(force: bool) -> Up {
+    Up { force, program: Some(trace::PODTRACE.into()) }
+}
+
 /// A lab for one test, gone when the test ends, however it ends.
 pub struct TestLab(Lab);
 
@@ -41,8 +46,8 @@ impl TestLab {
     pub fn up(change: impl FnOnce(&mut LabConfig)) -> Self {
         let mut config = LabConfig { name: unique_name(), ..LabConfig::default() };
         change(&mut config);
-        match Lab::up(&config) {
-            Ok(lab) => Self(lab),
+        match Lab::up_with(&config, &up(false)) {
+            Ok((lab, _)) => Self(lab),
             Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
         }
     }

@@ -17,7 +17,10 @@ use super::error::LabError;
 use super::firewall::find_program;
 use super::identity::Identity;
 use super::image::Image;
-use super::{Firewall, Lab, Result, build, name_flag, need_root, on_worker, some_of, state};
+use super::{
+    Firewall, KubeProxy, Lab, Result, build, name_flag, need_root, on_worker, servers, some_of,
+    state,
+};
 
 pub use spec::{Expected, Fault, Frequency, Probe, all, by_name};
 
@@ -87,6 +90,10 @@ impl Lab {
         if !fault.firewalls.contains(&config.firewall) {
             let wanted = fault.firewalls.iter().map(ToString::to_string).collect();
             return Some(format!("it needs a lab with --firewall {}", list(wanted)));
+        }
+        let mut rules = fault.inject.iter().chain(&fault.mend);
+        if config.kube_proxy != KubeProxy::Iptables && rules.any(|s| s.contains("KUBE-")) {
+            return Some("it needs a lab with --kube-proxy iptables".to_owned());
         }
         if !fault.families.contains(&if options.ipv6 { 6 } else { 4 }) {
             return Some(
@@ -313,7 +320,8 @@ impl Lab {
         on_worker(async || {
             build::build(&self.config, &self.plan, &identity).await?;
             self.wait_until_ready().await
-        })
+        })?;
+        servers::ensure(self, None)
     }
 
     /// Forgets what traffic through the fault has taught the nodes.

@@ -3,11 +3,16 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::super::plan::Plan;
+use super::super::services::{self, Speaks};
+use super::super::{dns, state};
 use super::programs::{self, Point};
+use crate::netns::Netns;
 
 /// The line that a server writes when it serves.
 pub const READY: &str = "ready";
@@ -47,6 +52,11 @@ pub enum Server {
     UdpFull {
         /// Port
         port: u16,
+    },
+    /// Everything that a lab serves by itself
+    Lab {
+        /// The lab's name
+        name: String,
     },
     /// Holds a TUN interface and never reads from it
     Tun {
@@ -115,6 +125,7 @@ impl Server {
                 drop(socket);
                 Ok(())
             }
+            Server::Lab { name } => serve_lab(&name),
             Server::Tun { name } => hold(&programs::tun(&name)?),
             Server::XdpNative { name } => hold(&programs::drop_at(Point::XdpNative, &name)?),
             Server::XdpGeneric { name } => hold(&programs::drop_at(Point::XdpGeneric, &name)?),
@@ -128,6 +139,55 @@ fn hold(_file: &OwnedFd) -> io::Result<()> {
     ready()?;
     forever();
     Ok(())
+}
+
+/// Serves what the plan of a lab says, in its namespaces.
+fn serve_lab(name: &str) -> io::Result<()> {
+    let state = state::load(name).map_err(io::Error::other)?;
+    let state = state.ok_or_else(|| io::Error::other(format!("there is no lab {name:?}")))?;
+    let plan = Arc::new(Plan::new(&state.config));
+    for server in services::servers(&plan) {
+        let netns = Netns::open(&server.netns)?;
+        let at = server.at;
+        match server.speaks {
+            Speaks::Tcp => {
+                let socket = netns.run(|| listen(at.ip(), at.port(), BACKLOG))??;
+                std::thread::spawn(move || accept(&socket));
+            }
+            Speaks::Udp => {
+                let socket = netns.run(|| udp_at(at.ip(), at.port()))??;
+                std::thread::spawn(move || answer(&socket, |got| Some(got.to_vec())));
+            }
+            Speaks::Dns => {
+                let (datagrams, stream) = netns.run(|| {
+                    Ok::<_, io::Error>((
+                        udp_at(at.ip(), at.port())?,
+                        listen(at.ip(), at.port(), BACKLOG)?,
+                    ))
+                })??;
+                let zone = Arc::clone(&plan);
+                std::thread::spawn(move || answer(&datagrams, |got| dns::answer(&zone, got)));
+                let zone = Arc::clone(&plan);
+                std::thread::spawn(move || serve_each(&stream, move |c| dns_stream(c, &zone)));
+            }
+        }
+    }
+    ready()?;
+    forever();
+    Ok(())
+}
+
+/// DNS over TCP: each message behind its length (RFC 1035 section 4.2.2).
+fn dns_stream(connection: &mut TcpStream, plan: &Plan) -> io::Result<()> {
+    loop {
+        let mut length = [0; 2];
+        connection.read_exact(&mut length)?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        connection.read_exact(&mut query)?;
+        let Some(answer) = dns::answer(plan, &query) else { return Ok(()) };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        connection.write_all(&[&length.to_be_bytes()[..], &answer].concat())?;
+    }
 }
 
 fn ready() -> io::Result<()> {
@@ -173,34 +233,56 @@ fn listen(ip: IpAddr, port: u16, backlog: i32) -> io::Result<Socket> {
 }
 
 fn accept(socket: &Socket) -> io::Result<()> {
+    serve_each(socket, |connection| {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let length = connection.read(&mut buffer)?;
+            if length == 0 {
+                return Ok(());
+            }
+            connection.write_all(&buffer[..length])?;
+        }
+    })
+}
+
+/// Serves every connection on a thread of its own, until it ends.
+fn serve_each(
+    socket: &Socket,
+    serve: impl Fn(&mut TcpStream) -> io::Result<()> + Clone + Send + 'static,
+) -> io::Result<()> {
     loop {
         let (connection, _) = socket.accept()?;
-        std::thread::spawn(move || {
-            let mut connection = TcpStream::from(connection);
-            let mut buffer = [0; 16 * 1024];
-            while let Ok(length @ 1..) = connection.read(&mut buffer) {
-                if connection.write_all(&buffer[..length]).is_err() {
-                    break;
-                }
-            }
-        });
+        let serve = serve.clone();
+        std::thread::spawn(move || serve(&mut TcpStream::from(connection)));
     }
 }
 
 fn udp(port: u16, buffer: Option<usize>) -> io::Result<UdpSocket> {
-    let socket = bind(IpAddr::V6(Ipv6Addr::UNSPECIFIED), Type::DGRAM, Protocol::UDP, port)?;
+    let socket = udp_at(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)?;
     if let Some(bytes) = buffer {
-        socket.set_recv_buffer_size(bytes)?;
+        socket2::SockRef::from(&socket).set_recv_buffer_size(bytes)?;
     }
-    Ok(socket.into())
+    Ok(socket)
+}
+
+fn udp_at(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    bind(ip, Type::DGRAM, Protocol::UDP, port).map(Into::into)
 }
 
 fn echo(socket: &UdpSocket) -> io::Result<()> {
     ready()?;
-    let mut buffer = [0; 65536];
+    answer(socket, |got| Some(got.to_vec()))
+}
+
+/// Answers every datagram that has an answer.
+fn answer(socket: &UdpSocket, answer: impl Fn(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
+    let mut buffer = vec![0; 65536];
     loop {
-        let (length, from) = socket.recv_from(&mut buffer)?;
-        // The sender may have gone.
-        let _ = socket.send_to(&buffer[..length], from);
+        // An answer that was refused is reported with the next datagram.
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        if let Some(answer) = answer(&buffer[..length]) {
+            // The sender may have gone.
+            let _ = socket.send_to(&answer, from);
+        }
     }
 }
