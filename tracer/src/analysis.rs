@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::correlate::{Clocks, Correlator, Limits, Scope};
+use crate::correlate::{Clocks, Correlator, Dispatch, Limits, Scope, To};
 use crate::diagnose::{self, Meta};
 use crate::expect::Family;
 use crate::facts::PathFacts;
@@ -19,8 +19,68 @@ use crate::report::Report;
 #[derive(Debug)]
 struct Flow {
     family: Family,
+    /// One for each end that packets may come to.
+    legs: Vec<Leg>,
+    /// Tells them apart, where there is something to tell.
+    dispatch: Option<Dispatch>,
+}
+
+/// The way to one end.
+#[derive(Debug)]
+struct Leg {
     topology: Arc<Topology>,
     correlator: Correlator,
+}
+
+impl Flow {
+    fn of(family: Family, topologies: Vec<Arc<Topology>>) -> Self {
+        let dispatch = Dispatch::among(&topologies);
+        let legs = topologies.into_iter().map(|topology| {
+            let correlator = Correlator::new(&topology, Limits::default());
+            Leg { topology, correlator }
+        });
+        Self { family, legs: legs.collect(), dispatch }
+    }
+
+    /// Takes events of this family; none: nothing is on its way.
+    fn push(&mut self, events: Vec<Event>) {
+        let idle = events.is_empty();
+        let Some(dispatch) = &mut self.dispatch else {
+            if let [leg] = self.legs.as_mut_slice() {
+                leg.correlator.push(events);
+            }
+            return;
+        };
+        let ready = dispatch.take(events);
+        self.hand_on(ready);
+        if idle {
+            self.legs.iter_mut().for_each(|leg| leg.correlator.push([]));
+        }
+    }
+
+    /// What waits to be told apart goes on as it is.
+    fn flush(&mut self) {
+        if let Some(dispatch) = &mut self.dispatch {
+            let rest = dispatch.rest();
+            self.hand_on(rest);
+        }
+    }
+
+    fn hand_on(&mut self, ready: Vec<(To, Event)>) {
+        let mut by_leg: Vec<Vec<Event>> = self.legs.iter().map(|_| Vec::new()).collect();
+        for (to, event) in ready {
+            match to {
+                To::Leg(leg) => by_leg[leg].push(event),
+                To::Every => by_leg.iter_mut().for_each(|events| events.push(event.clone())),
+                To::Nobody => {}
+            }
+        }
+        for (leg, events) in self.legs.iter_mut().zip(by_leg) {
+            if !events.is_empty() {
+                leg.correlator.push(events);
+            }
+        }
+    }
 }
 
 /// An analysis under way.
@@ -80,15 +140,20 @@ pub fn conclude(
 }
 
 impl Analysis {
-    /// For flows over these topologies, one for each address family.
+    /// For flows over these topologies, one for each address family and each end that packets may come
+    /// to; those of a family over the same stations.
     pub fn new(topologies: impl IntoIterator<Item = (Family, Arc<Topology>)>) -> Self {
-        let flows = topologies.into_iter().map(|(family, topology)| {
-            let correlator = Correlator::new(&topology, Limits::default());
-            Flow { family, topology, correlator }
-        });
-        let flows: Vec<Flow> = flows.collect();
+        let mut families: Vec<(Family, Vec<Arc<Topology>>)> = Vec::new();
+        for (family, topology) in topologies {
+            match families.iter_mut().find(|(known, _)| *known == family) {
+                Some((_, legs)) => legs.push(topology),
+                None => families.push((family, vec![topology])),
+            }
+        }
         let none = Topology::default();
-        let clocks = Clocks::new(flows.first().map_or(&none, |flow| &flow.topology));
+        let first = families.first().and_then(|(_, legs)| legs.first());
+        let clocks = Clocks::new(first.map_or(&none, |topology| topology));
+        let flows = families.into_iter().map(|(family, legs)| Flow::of(family, legs)).collect();
         Self { flows, clocks, armed_ns: 0, closed_ns: None }
     }
 
@@ -102,7 +167,10 @@ impl Analysis {
 
     /// For the same flows, with nothing seen yet but all that is known of the clocks.
     pub fn again(&self) -> Self {
-        let topologies = self.flows.iter().map(|f| (f.family, Arc::clone(&f.topology)));
+        let topologies = self
+            .flows
+            .iter()
+            .flat_map(|f| f.legs.iter().map(|leg| (f.family, Arc::clone(&leg.topology))));
         Self { clocks: self.clocks.again(), ..Self::new(topologies) }
     }
 
@@ -117,8 +185,8 @@ impl Analysis {
     fn place_window(&mut self) {
         let on_axis = |ns| self.clocks.place(Reading { machine: 0, ns }).ns;
         let (armed_ns, closed_ns) = (on_axis(self.armed_ns), self.closed_ns.map(on_axis));
-        for flow in &mut self.flows {
-            flow.correlator.count_within(armed_ns, closed_ns);
+        for leg in self.flows.iter_mut().flat_map(|flow| &mut flow.legs) {
+            leg.correlator.count_within(armed_ns, closed_ns);
         }
     }
 
@@ -168,6 +236,7 @@ impl Analysis {
     pub fn flush(&mut self) {
         let rest = self.clocks.rest();
         self.ordered(rest);
+        self.flows.iter_mut().for_each(Flow::flush);
         self.hand_on(Vec::new());
     }
 
@@ -176,10 +245,14 @@ impl Analysis {
         self.clocks.machine_0_at(reading)
     }
 
+    fn legs(&self) -> impl Iterator<Item = &Leg> {
+        self.flows.iter().flat_map(|flow| &flow.legs)
+    }
+
     /// With the events that came too late, each under a node of its machine.
     fn with_late(&self, mut observation: Observation) -> Observation {
         for (machine, late) in self.clocks.late() {
-            let topologies = self.flows.iter().map(|flow| &flow.topology);
+            let topologies = self.legs().map(|leg| &leg.topology);
             let station = topologies.flat_map(|topology| {
                 topology.stations.iter().find(|s| topology.machine(&s.node) == machine)
             });
@@ -197,7 +270,7 @@ impl Analysis {
             self.place_window();
         }
         if let [flow] = self.flows.as_mut_slice() {
-            flow.correlator.push(events);
+            flow.push(events);
             return;
         }
         let mut by_family: Vec<Vec<Event>> = self.flows.iter().map(|_| Vec::new()).collect();
@@ -212,7 +285,7 @@ impl Analysis {
             }
         }
         for (flow, events) in self.flows.iter_mut().zip(by_family) {
-            flow.correlator.push(events);
+            flow.push(events);
         }
     }
 
@@ -220,27 +293,30 @@ impl Analysis {
     pub fn close(&mut self, closed_ns: u64) {
         self.closed_ns = Some(closed_ns);
         self.place_window();
-        self.flows.iter_mut().for_each(|flow| flow.correlator.count_pending());
+        for leg in self.flows.iter_mut().flat_map(|flow| &mut flow.legs) {
+            leg.correlator.count_pending();
+        }
     }
 
     /// Packets that have left their first station.
     pub fn started(&self, direction: Direction) -> u64 {
-        self.flows.iter().map(|f| f.correlator.started(direction)).sum()
+        self.legs().map(|leg| leg.correlator.started(direction)).sum()
     }
 
     /// Of those, the ones that have reached the last station whole.
     pub fn delivered(&self, direction: Direction) -> u64 {
-        self.flows.iter().map(|f| f.correlator.delivered(direction)).sum()
+        self.legs().map(|leg| leg.correlator.delivered(direction)).sum()
     }
 
     /// Packets of which more is to be expected.
     pub fn pending(&self) -> u64 {
-        self.flows.iter().map(|f| f.correlator.pending()).sum()
+        let waiting = self.flows.iter().filter_map(|flow| Some(flow.dispatch.as_ref()?.waiting()));
+        self.legs().map(|leg| leg.correlator.pending()).sum::<u64>() + waiting.sum::<u64>()
     }
 
     /// Kernel time of the newest event that was taken, ns; 0 before the first.
     pub fn newest_ns(&self) -> u64 {
-        let newest = self.flows.iter().map(|f| f.correlator.newest_ns()).max().unwrap_or(0);
+        let newest = self.legs().map(|leg| leg.correlator.newest_ns()).max().unwrap_or(0);
         if self.clocks.several() { self.clocks.on_machine_0(newest) } else { newest }
     }
 
@@ -250,13 +326,15 @@ impl Analysis {
         let observation = self.with_late(observation);
         let mut span_ns = 0;
         let observed = on_axis(&observation, &self.clocks);
-        let traces = self.flows.iter().map(|flow| {
-            let mut recent = flow.correlator.snapshot(&observed, Scope::default());
-            recent.trace.clocks = self.clocks.nodes(&flow.topology);
-            span_ns = span_ns.max(recent.span_ns);
-            (flow.family, Arc::clone(&flow.topology), recent.trace)
-        });
-        let traces = traces.collect();
+        let mut traces = Vec::new();
+        for flow in &self.flows {
+            for leg in &flow.legs {
+                let mut recent = leg.correlator.snapshot(&observed, Scope::default());
+                recent.trace.clocks = self.clocks.nodes(&leg.topology);
+                span_ns = span_ns.max(recent.span_ns);
+                traces.push((flow.family, Arc::clone(&leg.topology), recent.trace));
+            }
+        }
         (Analyzed { traces, observation, clocks: self.clocks.known() }, span_ns)
     }
 
@@ -264,19 +342,22 @@ impl Analysis {
     pub fn finish(mut self, observation: Observation) -> Analyzed {
         let rest = self.clocks.rest();
         self.ordered(rest);
+        self.flows.iter_mut().for_each(Flow::flush);
         let observation = self.with_late(observation);
         let observed = on_axis(&observation, &self.clocks);
         let Self { flows, clocks, .. } = self;
-        let traces = flows.into_iter().map(|Flow { family, topology, mut correlator }| {
-            if clocks.several() {
-                correlator.push([]);
-                correlator.retime(&clocks);
+        let mut traces = Vec::new();
+        for Flow { family, legs, .. } in flows {
+            for Leg { topology, mut correlator } in legs {
+                if clocks.several() {
+                    correlator.push([]);
+                    correlator.retime(&clocks);
+                }
+                let mut trace = correlator.finish(&observed);
+                trace.clocks = clocks.nodes(&topology);
+                traces.push((family, topology, trace));
             }
-            let mut trace = correlator.finish(&observed);
-            trace.clocks = clocks.nodes(&topology);
-            (family, topology, trace)
-        });
-        let traces = traces.collect();
+        }
         Analyzed { traces, observation, clocks: clocks.known() }
     }
 }

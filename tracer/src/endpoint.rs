@@ -43,6 +43,30 @@ pub struct Resolved {
     pub translator: Option<NodeHandle>,
 }
 
+/// A destination, found: one end, or several where packets go to a service.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Where packets end up; of several backends the first.
+    pub resolved: Resolved,
+    /// The other backends of the same service.
+    pub others: Vec<Resolved>,
+    /// What the user should know about the choice.
+    pub notes: Vec<String>,
+}
+
+impl Destination {
+    /// Every end that packets may come to.
+    pub fn all(&self) -> impl Iterator<Item = &Resolved> {
+        std::iter::once(&self.resolved).chain(&self.others)
+    }
+}
+
+impl From<Resolved> for Destination {
+    fn from(resolved: Resolved) -> Self {
+        Self { resolved, others: Vec::new(), notes: Vec::new() }
+    }
+}
+
 /// Why an end cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {

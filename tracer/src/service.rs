@@ -6,12 +6,13 @@
 //! translates, a backend that no pod has) is still a destination: that packets to it go nowhere is
 //! for the trace to show.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 
-use crate::endpoint::{self, EndpointError, NodeHandle, Resolved};
-use crate::expect::translate::{Target, Wanted, ports, targets};
+use crate::endpoint::{self, Destination, EndpointError, NodeHandle, Resolved};
+use crate::expect::translate::{Wanted, ports, targets};
 use crate::expect::unknown;
 use crate::facts::NetnsFacts;
 use crate::model::{End, EndKind, Leads, Service};
@@ -33,57 +34,64 @@ pub struct Flow {
     pub probe: bool,
 }
 
-/// A destination, found.
-#[derive(Clone, Debug)]
-pub struct Destination {
-    /// Where packets end up.
-    pub resolved: Resolved,
-    /// What the user should know about the choice.
-    pub notes: Vec<String>,
-}
+/// Backends of a service that are followed, at most: each has interfaces to attach to.
+const MAX_FOLLOWED: usize = 256;
 
 /// Finds the destination that `text` names, behind a service address too.
 ///
 /// # Errors
 /// When nothing is found, or the state of the node that should translate cannot be read.
 pub fn destination(text: &str, src: &Resolved, flow: Flow, nodes: &Nodes) -> Result<Destination> {
-    let plain = |resolved| Destination { resolved, notes: Vec::new() };
     match endpoint::resolve(text, nodes) {
         // Only a node's own address with a port can be more than it is.
         Ok(found) => {
             let own = found.pod_netns.inum() == found.node.netns.inum();
             let (true, Some(_), Some(ip)) = (own, flow.port, found.end.ips.first().copied()) else {
-                return Ok(plain(found));
+                return Ok(found.into());
             };
-            let handle = found.node.clone();
-            Ok(behind(ip, src, handle, flow, nodes)?.unwrap_or_else(|| plain(found)))
+            let on_the_way = [src.node.clone(), found.node.clone()];
+            Ok(translated(ip, src, &on_the_way, flow, nodes)?.unwrap_or_else(|| found.into()))
         }
         Err(EndpointError::Address(ip)) => {
-            let handle = src.node.clone();
-            match behind(ip, src, handle, flow, nodes)? {
+            match translated(ip, src, &[src.node.clone()], flow, nodes)? {
                 Some(found) => Ok(found),
                 // Missing on a pod network: that is a pod's address, not a service's.
                 None if home_of(ip, &src.node, nodes).is_some() => {
                     Err(EndpointError::Address(ip).into())
                 }
                 None if !is_service(ip, src, nodes) => {
-                    if let Some(own) = endpoint::local_to(&src.node, ip) {
-                        return Ok(plain(own));
-                    }
-                    Ok(plain(endpoint::outside(ip, src.node.clone())))
+                    let own = endpoint::local_to(&src.node, ip);
+                    Ok(own.unwrap_or_else(|| endpoint::outside(ip, src.node.clone())).into())
                 }
-                None => Ok(plain(nowhere(ip, src, flow))),
+                None => Ok(nowhere(ip, src, flow).into()),
             }
         }
         Err(other) => Err(other.into()),
     }
 }
 
-/// The backend to which a node translates an address; `None` where it does not.
+/// The backends to which the first of these nodes that translates an address sends it on.
+fn translated(
+    ip: IpAddr,
+    src: &Resolved,
+    on_the_way: &[NodeHandle],
+    flow: Flow,
+    nodes: &Nodes,
+) -> Result<Option<Destination>> {
+    let mut asked = BTreeSet::new();
+    for node in on_the_way.iter().filter(|n| asked.insert(n.netns.inum())) {
+        if let Some(found) = behind(ip, src, node, flow, nodes)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The backends to which a node translates an address; `None` where it does not.
 fn behind(
     ip: IpAddr,
     src: &Resolved,
-    node: NodeHandle,
+    node: &NodeHandle,
     flow: Flow,
     nodes: &Nodes,
 ) -> Result<Option<Destination>> {
@@ -97,43 +105,57 @@ fn behind(
     let flow = with_port(ip, flow, &state)?;
     let wanted = Wanted { src: source, dst: ip, proto: flow.proto, port: flow.port };
     let mut all = targets(&state, &wanted);
+    // What is tracked says nothing about the new connections of a probe.
     all.retain(|t| !(flow.probe && t.leads == Leads::Tracked));
-    let Some(first) = all.first() else { return Ok(None) };
-    let found =
-        all.iter().find_map(|t| Some((t, endpoint::resolve(&t.ip.to_string(), nodes).ok()?)));
-    // A tracked connection decides, whatever it leads to.
-    let (target, resolved) = match found {
-        Some((target, resolved)) if first.leads != Leads::Tracked || target == first => {
-            (target, Some(resolved))
-        }
-        _ => (first, None),
-    };
-    if target.port.is_some() && flow.port.is_none() {
+    // A leg is an address: ports tell nothing apart on the way there.
+    let mut seen = BTreeSet::new();
+    all.retain(|t| seen.insert(t.ip));
+    if all.iter().any(|t| t.port.is_some()) && flow.port.is_none() {
         let text = format!("service {ip} is translated by port; say which with --port");
         return Err(SpecError(text).into());
     }
-    let service = Service {
-        ip,
-        port: flow.port,
-        proto: flow.proto.or(flow.port.map(|_| target.proto)),
-        target_port: target.port.filter(|_| flow.port.is_some()),
-        leads: target.leads,
-        dead: resolved.is_none(),
-        others: others(&all, target),
-        translator: node.name.clone(),
-        entry: Some(target.entry.clone()),
-    };
-    let mut resolved = match resolved {
-        Some(resolved) => resolved,
-        None => {
-            let home = home_of(target.ip, &node, nodes).unwrap_or_else(|| node.clone());
-            on_node(target.ip.to_string(), target.ip, home)
-        }
-    };
-    let notes = choice(target, &service, &resolved);
-    resolved.end.service = Some(service);
-    resolved.translator = Some(node);
-    Ok(Some(Destination { resolved, notes }))
+    let unfollowed: Vec<IpAddr> = all.iter().skip(MAX_FOLLOWED).map(|t| t.ip).collect();
+    let mut notes = Vec::new();
+    if !unfollowed.is_empty() {
+        notes.push(format!(
+            "service {ip} has {} backends; the first {MAX_FOLLOWED} are followed",
+            all.len()
+        ));
+    }
+    // Of a service with the same port for TCP and UDP, both are meant.
+    let same = all.iter().all(|t| t.proto == all[0].proto);
+    let proto = all.first().filter(|_| same && flow.port.is_some()).map(|t| t.proto);
+    let backends = all.iter().take(MAX_FOLLOWED).map(|target| {
+        let (mut resolved, dead) = backend(target.ip, node, nodes);
+        resolved.end.service = Some(Service {
+            ip,
+            port: flow.port,
+            proto: flow.proto.or(proto),
+            target_port: target.port.filter(|_| flow.port.is_some()),
+            leads: target.leads,
+            dead,
+            others: unfollowed.clone(),
+            translator: node.name.clone(),
+            entry: Some(target.entry.clone()),
+        });
+        resolved.translator = Some(node.clone());
+        resolved
+    });
+    let mut backends = backends.collect::<Vec<_>>().into_iter();
+    let Some(resolved) = backends.next() else { return Ok(None) };
+    Ok(Some(Destination { resolved, others: backends.collect(), notes }))
+}
+
+/// Who has a backend's address; where nobody has, the node whose pod network it is of, and that it is
+/// dead. Of no pod network, it is outside.
+fn backend(ip: IpAddr, translator: &NodeHandle, nodes: &Nodes) -> (Resolved, bool) {
+    match endpoint::resolve(&ip.to_string(), nodes) {
+        Ok(resolved) => (resolved, false),
+        Err(_) => match home_of(ip, translator, nodes) {
+            Some(home) => (on_node(ip.to_string(), ip, home), true),
+            None => (endpoint::outside(ip, translator.clone()), false),
+        },
+    }
 }
 
 /// The flow with the port of the service, where it has only one.
@@ -146,6 +168,10 @@ fn with_port(ip: IpAddr, flow: Flow, state: &NetnsFacts) -> Result<Flow, SpecErr
     match ports.as_slice() {
         [] => Ok(flow),
         [(proto, port)] => Ok(Flow { proto: Some(*proto), port: Some(*port), ..flow }),
+        // DNS: one port, by either protocol.
+        [(_, port), more @ ..] if more.iter().all(|(_, other)| other == port) => {
+            Ok(Flow { port: Some(*port), ..flow })
+        }
         several => {
             let list: Vec<String> = several.iter().map(|(_, port)| port.to_string()).collect();
             Err(SpecError(format!(
@@ -154,30 +180,6 @@ fn with_port(ip: IpAddr, flow: Flow, state: &NetnsFacts) -> Result<Flow, SpecErr
             )))
         }
     }
-}
-
-/// What new connections may be translated to instead.
-fn others(all: &[Target], target: &Target) -> Vec<IpAddr> {
-    if target.leads == Leads::Tracked {
-        return Vec::new();
-    }
-    let other = |t: &&Target| t.leads == Leads::Rule && t.ip != target.ip;
-    all.iter().filter(other).map(|t| t.ip).collect()
-}
-
-/// Which of several backends is followed.
-fn choice(target: &Target, service: &Service, to: &Resolved) -> Vec<String> {
-    if service.others.is_empty() {
-        return Vec::new();
-    }
-    let others: Vec<String> = service.others.iter().map(IpAddr::to_string).collect();
-    vec![format!(
-        "service {} has several backends; only packets to {} ({}) are followed, not those to {}",
-        service.address(),
-        to.end.name,
-        target.ip,
-        others.join(", ")
-    )]
 }
 
 /// The node whose bridge has the network of a pod's address: `first`, or one of the inventory.

@@ -35,7 +35,7 @@ fn collect(lab: &TestLab) -> Collected<PathFacts> {
     let inventory = Inventory::load(Some(&lab.inventory_path())).expect("inventory");
     let nodes = Nodes::new(inventory);
     let end = |name| endpoint::resolve(name, &nodes).expect("endpoint");
-    facts::collect(&nodes, &end("A.a"), &end("B.b")).expect("facts")
+    facts::collect(&nodes, &end("A.a"), &end("B.b").into()).expect("facts")
 }
 
 fn node<'a>(facts: &'a PathFacts, name: &str) -> &'a NetnsFacts {

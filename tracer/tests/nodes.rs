@@ -49,7 +49,7 @@ fn start(nodes: &Nodes) -> Session {
 fn start_with(spec: Spec, nodes: &Nodes) -> Session {
     let end = |name| endpoint::resolve(name, nodes).expect("endpoint");
     let (src, dst) = (end("A.a"), end("B.b"));
-    Session::start(spec, src, &dst, nodes, Arc::default()).expect("a session")
+    Session::start(spec, src, &dst.into(), nodes, Arc::default()).expect("a session")
 }
 
 fn finish(mut session: Session) -> Report {

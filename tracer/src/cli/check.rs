@@ -99,13 +99,13 @@ impl CheckArgs {
         let nodes = Nodes::new(Inventory::load(self.inventory.as_deref())?);
         let mut src = endpoint::source(&self.src, &self.dst, &nodes)?;
         let of = service::Flow { proto: self.protocol(), port: self.port, probe: true };
-        let mut dst = service::destination(&self.dst, &src, of, &nodes)?.resolved;
-        endpoint::face(&mut src, &mut dst);
-        endpoint::distinct(&src, &dst)?;
+        let mut dst = service::destination(&self.dst, &src, of, &nodes)?;
+        endpoint::face(&mut src, &mut dst.resolved);
+        endpoint::distinct(&src, &dst.resolved)?;
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Family::V4,
             (_, true) => Family::V6,
-            _ => Family::common(&src.end, &dst.end)?,
+            _ => Family::common(&src.end, &dst.resolved.end)?,
         };
         let facts = facts::collect(&nodes, &src, &dst)?.facts;
         let topology = expect::topology(&facts, family)?;

@@ -223,8 +223,8 @@ fn between(nodes: &Nodes, src: &str, dst: &str) -> anyhow::Result<Interfaces> {
     };
     endpoint::face(&mut src, &mut dst);
     endpoint::distinct(&src, &dst)?;
-    let facts = facts::collect(nodes, &src, &dst)?.facts;
     let family = Family::common(&src.end, &dst.end)?;
+    let facts = facts::collect(nodes, &src, &dst.into())?.facts;
     let topology = expect::topology(&facts, family)?;
     let classified = expect::classify(&facts.spaces);
     let interfaces = topology

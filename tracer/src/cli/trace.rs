@@ -17,7 +17,7 @@ use crate::model::End;
 use crate::node::Nodes;
 use crate::probe::Proto;
 use crate::record::{self, Target};
-use crate::service::{self, Destination};
+use crate::service;
 use crate::session::{Finished, Session, Spec};
 
 /// How often the progress line is drawn.
@@ -58,11 +58,11 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
         port: args.port,
         probe: args.probe.is_some(),
     };
-    let Destination { resolved: mut dst, mut notes } =
-        service::destination(dst, &src, flow, &nodes)?;
-    endpoint::face(&mut src, &mut dst);
-    endpoint::distinct(&src, &dst)?;
-    if [&src, &dst].iter().any(|end| !end.node.netns.site.is_remote()) {
+    let mut dst = service::destination(dst, &src, flow, &nodes)?;
+    let mut notes = dst.notes.clone();
+    endpoint::face(&mut src, &mut dst.resolved);
+    endpoint::distinct(&src, &dst.resolved)?;
+    if std::iter::once(&src).chain(dst.all()).any(|end| !end.node.netns.site.is_remote()) {
         privileges::check()?;
     }
     // Checked before the trace, so that a long one is not lost at its end.

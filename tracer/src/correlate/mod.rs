@@ -15,6 +15,7 @@ mod alias;
 mod archive;
 mod clock;
 mod datagram;
+mod dispatch;
 mod drops;
 mod errors;
 mod identity;
@@ -51,6 +52,7 @@ use crate::model::{
 };
 
 pub use clock::{Clocks, MAX_DRIFT_PPM, Placed};
+pub use dispatch::{Dispatch, To};
 pub use noise::harmless;
 pub use outcome::IN_FLIGHT_NS;
 pub use snapshot::{Recent, Scope};

@@ -12,6 +12,7 @@ pub mod ipvs;
 mod names;
 mod plan;
 mod roles;
+mod services;
 mod side;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use roles::{Classified, classify};
 
 use crate::facts::{PathFacts, RouteHit, Space, SpaceKind, is_link_local};
-use crate::model::{Direction, End, Point, Role, Station, Topology};
+use crate::model::{Direction, End, Leads, Point, Role, Service, Station, Topology};
 
 /// IP version of the traced flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -122,7 +123,66 @@ fn list(end: &End) -> String {
     if ips.is_empty() { "none".to_owned() } else { ips.join(", ") }
 }
 
-/// Everything known about where a flow of this family can pass between the ends of `facts`.
+/// Where a flow of this family can pass: for each end that packets may come to one topology, all over
+/// the same stations. Where a service has several backends, the last one is for packets that end
+/// before one is chosen ([`Leads::Open`]).
+///
+/// # Errors
+/// When an end has no address of that family, or a node was not looked at.
+pub fn topologies(facts: &PathFacts, family: Family) -> Result<Vec<Topology>, ExpectError> {
+    let first = topology(facts, family)?;
+    let mut all = vec![first];
+    let others: Vec<PathFacts> = facts
+        .backends
+        .iter()
+        .map(|end| facts.towards(end))
+        .chain(open_end(facts).map(|end| facts.towards(&end)))
+        .collect();
+    for facts in others {
+        if facts.node(&facts.dst.node).is_none() || family.first(&facts.dst).is_none() {
+            continue;
+        }
+        let mut other = topology(&facts, family)?;
+        other.forward = renumbered(&other, &other.forward, &all[0]);
+        other.reply = renumbered(&other, &other.reply, &all[0]);
+        other.stations.clone_from(&all[0].stations);
+        all.push(other);
+    }
+    Ok(all)
+}
+
+/// A path over the same interfaces as another topology numbers them.
+fn renumbered(own: &Topology, path: &[Point], other: &Topology) -> Vec<Point> {
+    let point = |point: &Point| {
+        let station = own.station(point.station);
+        let station = other.find(station.netns_inum, station.ifindex)?;
+        Some(Point { station, hook: point.hook })
+    };
+    path.iter().filter_map(point).collect()
+}
+
+/// A service with several backends, before one of them is chosen.
+pub fn open_end(facts: &PathFacts) -> Option<End> {
+    let service = facts.dst.service.as_ref().filter(|_| !facts.backends.is_empty())?;
+    let node = facts.node(&service.translator)?;
+    Some(End {
+        name: service.address(),
+        node: node.node.clone(),
+        pod: None,
+        ips: vec![service.ip],
+        netns_inum: node.facts.inum,
+        service: Some(Service {
+            target_port: None,
+            leads: Leads::Open,
+            dead: false,
+            others: Vec::new(),
+            entry: None,
+            ..service.clone()
+        }),
+    })
+}
+
+/// Everything known about where a flow of this family can pass between the two ends of `facts`.
 ///
 /// # Errors
 /// When an end has no address of that family, or a node was not looked at.
@@ -154,6 +214,7 @@ pub fn topology(facts: &PathFacts, family: Family) -> Result<Topology, ExpectErr
     };
     let mut gaps = BTreeSet::new();
     topology.aliases = translate::aliases(facts, family);
+    topology.elsewhere = translate::elsewhere(facts, family);
     topology.forward = plan::plan(facts, &topology, family, Direction::Forward, &mut gaps);
     topology.reply = plan::plan(facts, &topology, family, Direction::Reply, &mut gaps);
     topology.gaps.extend(gaps);
@@ -175,7 +236,7 @@ pub fn plan(
 /// and neighbour discovery concern the flow.
 pub fn addresses_on_path(facts: &PathFacts, topology: &Topology) -> Vec<IpAddr> {
     let of_stations = topology.stations.iter().flat_map(|s| &s.addresses).map(|net| net.addr());
-    let of_ends = facts.src.ips.iter().chain(&facts.dst.ips).copied();
+    let of_ends = facts.src.ips.iter().chain(facts.destinations().flat_map(|d| &d.ips)).copied();
     let of_answers = facts.spaces.iter().flat_map(|s| &s.facts.answers).flat_map(|answer| {
         let next_hop = answer.hit().and_then(|hit| hit.gateway);
         [Some(answer.query.dst), next_hop].into_iter().flatten()

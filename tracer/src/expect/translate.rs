@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::firewall::{Decision, Holds, PacketView, Verdict, evaluate};
+use super::services;
 use super::{Family, ipvs};
 use crate::facts::firewall::{CtState, Match, NfHook};
 use crate::facts::{Link, NetnsFacts, PathFacts, Space, is_link_local};
@@ -44,14 +45,26 @@ pub struct Target {
     pub entry: String,
 }
 
-/// Where the node sends packets of the flow: what tracked connections say first (they keep their
-/// translation whatever the rules say; not TCP's, whose connections end), then the rules.
+/// Where the node may send packets of the flow. First what only tracked connections lead to, which
+/// keep their translation whatever the rules say; then every backend that the rules allow a new
+/// connection.
 pub fn targets(facts: &NetnsFacts, wanted: &Wanted) -> Vec<Target> {
+    let by_rules = by_rules(facts, wanted);
+    let known = |t: &Target| by_rules.iter().any(|rule| (rule.ip, rule.port) == (t.ip, t.port));
     let mut found = tracked(facts, wanted);
+    found.retain(|t| !known(t));
+    found.extend(by_rules);
+    let mut seen = BTreeSet::new();
+    found.retain(|t| seen.insert((t.ip, t.port, t.proto)));
+    found
+}
+
+fn by_rules(facts: &NetnsFacts, wanted: &Wanted) -> Vec<Target> {
     let protos: &[u8] = match &wanted.proto {
         Some(proto) => &[*proto],
         None => &[TCP, UDP],
     };
+    let mut found = Vec::new();
     for proto in protos {
         let packet = first_packet(wanted.src, wanted.dst, *proto, wanted.port);
         let local = facts.addresses.iter().any(|a| a.net.addr() == wanted.src);
@@ -68,8 +81,6 @@ pub fn targets(facts: &NetnsFacts, wanted: &Wanted) -> Vec<Target> {
             found.extend(ipvs::targets(facts, wanted, *proto));
         }
     }
-    let mut seen = BTreeSet::new();
-    found.retain(|t| seen.insert((t.ip, t.port)));
     found
 }
 
@@ -121,7 +132,8 @@ fn tracked(facts: &NetnsFacts, wanted: &Wanted) -> Vec<Target> {
     let entries = facts.conntrack.iter().flat_map(|c| &c.entries);
     entries
         .filter(|e| {
-            e.proto != TCP
+            // TCP's connections end, but their entries stay for a while.
+            (e.proto != TCP || e.tcp_state.as_deref() == Some("ESTABLISHED"))
                 && wanted.proto.is_none_or(|proto| proto == e.proto)
                 && e.destination_translated()
                 && (e.original.src, e.original.dst) == (wanted.src, wanted.dst)
@@ -156,7 +168,7 @@ fn tracked_text(entry: &crate::facts::ConntrackEntry) -> String {
 
 /// The first address of a translation's target, as iptables and nft write it: `10.10.1.2:8080`,
 /// `[fd00::2]:8080`, `10.10.1.2`, `10.10.1.2-10.10.1.9:80-90`.
-fn target(text: &str) -> Option<(IpAddr, Option<u16>)> {
+pub(super) fn target(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some((ip, None));
     }
@@ -182,7 +194,7 @@ pub(super) fn aliases(facts: &PathFacts, family: Family) -> Vec<Alias> {
         return Vec::new();
     };
     let mut aliases = Vec::new();
-    let service = facts.dst.service.as_ref().filter(|s| s.leads != Leads::Nowhere);
+    let service = facts.dst.service.as_ref().filter(|s| s.leads.translates());
     if let Some(service) = service {
         aliases.push(Alias {
             ip: service.ip,
@@ -191,6 +203,8 @@ pub(super) fn aliases(facts: &PathFacts, family: Family) -> Vec<Alias> {
             real_port: service.target_port,
             source: false,
         });
+    } else if facts.dst.service.is_none() {
+        aliases.extend(services::aliases(facts, src, dst));
     }
     let mut sources = Vec::new();
     let translator = service.map_or(facts.src.node.as_str(), |s| s.translator.as_str());
@@ -210,6 +224,15 @@ pub(super) fn aliases(facts: &PathFacts, family: Family) -> Vec<Alias> {
         source: true,
     }));
     aliases
+}
+
+/// Addresses that are not followed, to which packets for the aliases may be sent instead.
+pub(super) fn elsewhere(facts: &PathFacts, family: Family) -> Vec<IpAddr> {
+    match (&facts.dst.service, family.first(&facts.src), family.first(&facts.dst)) {
+        (Some(service), ..) => service.others.clone(),
+        (None, Some(src), Some(dst)) => services::elsewhere(facts, src, dst),
+        (None, ..) => Vec::new(),
+    }
 }
 
 /// Addresses to which a node may translate the flow's source.

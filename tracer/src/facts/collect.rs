@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::attach::attachment;
 use super::types::{Link, NetnsFacts, RouteQuery};
 use super::{KnownPod, PathFacts, Space, SpaceKind};
-use crate::endpoint::{self, Resolved};
+use crate::endpoint::{self, Destination, Resolved};
 use crate::inventory::Inventory;
 use crate::model::End;
 use crate::node::{
@@ -187,34 +187,36 @@ fn ask_sites(
     outcomes
 }
 
-/// Reads what concerns the way between two pods: their namespaces, their nodes', and what stands
-/// between the nodes where that can be seen.
+/// Reads what concerns the way from one end to others (several where they are backends of one
+/// service): their namespaces, their nodes', and what stands between the nodes where that can be
+/// seen.
 ///
 /// # Errors
-/// When one of the four namespaces cannot be read.
+/// When one of those namespaces cannot be read.
 pub fn collect(
     nodes: &Nodes,
     src: &Resolved,
-    dst: &Resolved,
+    dst: &Destination,
 ) -> Result<Collected<PathFacts>, FactsError> {
     let mut reader = Reader::default();
-    for end in [src, dst] {
+    for end in std::iter::once(src).chain(dst.all()) {
         reader.want(&end.node.netns, SpaceKind::Node, &end.node.name, None);
         let name = end.end.pod.as_deref().unwrap_or(&end.end.name);
         let pod = Some((name, end.end.ips.as_slice()));
         reader.want(&end.pod_netns, SpaceKind::Pod, &end.node.name, pod);
     }
-    if let Some(node) = &dst.translator {
+    if let Some(node) = &dst.resolved.translator {
         reader.want(&node.netns, SpaceKind::Node, &node.name, None);
     }
-    let ends: Vec<IpAddr> = src.end.ips.iter().chain(&dst.end.ips).copied().collect();
+    let ends: Vec<IpAddr> =
+        src.end.ips.iter().chain(dst.all().flat_map(|d| &d.end.ips)).copied().collect();
     if let Some(error) = reader.read(nodes, Depth::Everything, &ends).into_iter().next() {
         return Err(error);
     }
     let unread = reader.read_wires(nodes, Depth::Everything, &ends);
     let gaps = unread.iter().map(|e| in_full(e)).collect();
     let Reader { spaces, namespaces, .. } = reader;
-    let traced = [&src.end, &dst.end];
+    let traced: Vec<&End> = std::iter::once(src).chain(dst.all()).map(|r| &r.end).collect();
     let pods = nodes
         .inventory()
         .into_iter()
@@ -228,7 +230,14 @@ pub fn collect(
             traced.iter().all(|e| e.node != p.node || e.pod.as_deref() != Some(p.pod.as_str()))
         })
         .collect();
-    let mut facts = PathFacts { src: src.end.clone(), dst: dst.end.clone(), spaces, pods, gaps };
+    let mut facts = PathFacts {
+        src: src.end.clone(),
+        dst: dst.resolved.end.clone(),
+        backends: dst.others.iter().map(|other| other.end.clone()).collect(),
+        spaces: spaces.into(),
+        pods,
+        gaps,
+    };
     ask(&mut facts, &namespaces)?;
     Ok(Collected { facts, namespaces })
 }
@@ -245,7 +254,8 @@ pub fn recollect(collected: &Collected<PathFacts>) -> Result<PathFacts, FactsErr
         facts.spaces.iter().filter_map(|s| Some((held(s)?, s.clone()))).collect();
     let queries = wanted.iter().map(|(_, s)| s.facts.answers.iter().map(|a| a.query).collect());
     let queries = queries.collect();
-    let ends: Vec<IpAddr> = facts.src.ips.iter().chain(&facts.dst.ips).copied().collect();
+    let ends: Vec<IpAddr> =
+        facts.src.ips.iter().chain(facts.destinations().flat_map(|d| &d.ips)).copied().collect();
     for outcome in ask_sites(wanted, queries, None, Depth::Everything, &ends) {
         match outcome {
             Ok((namespace, fresh)) => {
@@ -326,7 +336,7 @@ fn ask(facts: &mut PathFacts, namespaces: &HashMap<u32, Namespace>) -> Result<()
 /// another node that translates on the way.
 fn flows(facts: &PathFacts) -> Vec<(End, IpAddr, End, IpAddr)> {
     let mut flows = Vec::new();
-    let (src, dst) = (&facts.src, &facts.dst);
+    let src = &facts.src;
     let mut add = |a: &End, b: &End| {
         for (from, to) in [(a, b), (b, a)] {
             for v6 in [false, true] {
@@ -337,10 +347,15 @@ fn flows(facts: &PathFacts) -> Vec<(End, IpAddr, End, IpAddr)> {
             }
         }
     };
-    add(src, dst);
-    if let Some(via) = facts.translator() {
-        add(src, &via);
-        add(&via, dst);
+    let via = facts.translator();
+    if let Some(via) = &via {
+        add(src, via);
+    }
+    for dst in facts.destinations() {
+        add(src, dst);
+        if let Some(via) = &via {
+            add(via, dst);
+        }
     }
     flows
 }

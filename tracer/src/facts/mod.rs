@@ -17,6 +17,7 @@ mod parse;
 mod proc;
 mod queues;
 mod read;
+mod spaces;
 #[cfg(test)]
 mod tests;
 mod tool;
@@ -36,6 +37,7 @@ pub use diff::{Change, Difference, Entry, RulePlace, diff};
 pub use firewall::Firewall;
 pub use ipvs::{Forwarding, Ipvs, RealServer, Virtual, VirtualService};
 pub(crate) use read::read;
+pub use spaces::Spaces;
 pub use traffic::{
     AttachPoint, AttachedProgram, Conntrack, ConntrackEntry, LinkStats, Qdisc, Socket, SocketProto,
     Tuple, Xdp, XfrmPolicy,
@@ -107,10 +109,13 @@ pub struct KnownPod {
 pub struct PathFacts {
     /// `--src`.
     pub src: End,
-    /// `--dst`.
+    /// `--dst`; of a service with several backends the first.
     pub dst: End,
+    /// The other ends that packets to the same service may come to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<End>,
     /// The namespaces concerned, each once.
-    pub spaces: Vec<Space>,
+    pub spaces: Spaces,
     /// Other pods, for names.
     pub pods: Vec<KnownPod>,
     /// What could not be read, beyond what each namespace tells of itself.
@@ -119,6 +124,17 @@ pub struct PathFacts {
 }
 
 impl PathFacts {
+    /// Where packets to the destination may come to: itself, and the other backends of its service.
+    pub fn destinations(&self) -> impl Iterator<Item = &End> {
+        std::iter::once(&self.dst).chain(&self.backends)
+    }
+
+    /// The same state, seen from the way to one of [`Self::destinations`].
+    #[must_use]
+    pub fn towards(&self, dst: &End) -> Self {
+        Self { dst: dst.clone(), backends: Vec::new(), ..self.clone() }
+    }
+
     /// The namespace with this inode number.
     pub fn space(&self, inum: u32) -> Option<&Space> {
         self.spaces.iter().find(|s| s.facts.inum == inum)

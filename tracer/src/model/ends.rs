@@ -50,7 +50,7 @@ impl End {
     /// Whether anything is there for packets to arrive at: not behind a service address that nothing
     /// translates, or that leads to an address which no pod has.
     pub fn exists(&self) -> bool {
-        self.service.as_ref().is_none_or(|s| s.leads != Leads::Nowhere && !s.dead)
+        self.service.as_ref().is_none_or(|s| s.leads.translates() && !s.dead)
     }
 
     /// Whether it is beyond everything that is known.
@@ -69,6 +69,15 @@ pub enum Leads {
     Tracked,
     /// Nothing translates it.
     Nowhere,
+    /// To one of several backends, which is not chosen yet where packets were seen last.
+    Open,
+}
+
+impl Leads {
+    /// Whether packets come to a backend behind it.
+    pub fn translates(self) -> bool {
+        !matches!(self, Self::Nowhere | Self::Open)
+    }
 }
 
 /// An address that a node translates to an end's own (a ClusterIP, a NodePort).

@@ -175,6 +175,9 @@ pub struct Topology {
     /// Addresses that stand for those of the ends on a part of the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<Alias>,
+    /// Addresses that are not followed, to which packets for [`Self::aliases`] may be sent instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<IpAddr>,
     /// Machines of nodes that are not on the one that podtrace runs on, which is 0; numbered as in
     /// [`super::Reading`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

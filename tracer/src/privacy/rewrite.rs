@@ -150,6 +150,7 @@ impl Mask {
             names,
             vxlan_ports,
             aliases,
+            elsewhere,
             machines,
             gaps,
         } = topology;
@@ -181,6 +182,7 @@ impl Mask {
                 .into_iter()
                 .map(|alias| Alias { ip: self.ip(alias.ip), real: self.ip(alias.real), ..alias })
                 .collect(),
+            elsewhere: elsewhere.into_iter().map(|ip| self.ip(ip)).collect(),
             machines: machines
                 .into_iter()
                 .map(|(node, machine)| (self.name(&node, "node"), machine))

@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use crate::analysis::{self, Analysis, Analyzed, Large, State};
 use crate::decode::Parser;
 use crate::diagnose::Meta;
-use crate::endpoint::{self, Resolved};
+use crate::endpoint::{self, Destination, Resolved};
 use crate::expect::{self, Family};
 use crate::facts::{self, Collected, PathFacts, Space};
 use crate::kernel::{Options, monotonic_ns, release};
@@ -97,7 +97,7 @@ pub struct Session {
     src: Resolved,
     /// Network state before, with its namespaces held open.
     before: Collected<PathFacts>,
-    /// One for each address family; the first is what the probe uses.
+    /// One for each address family and end that packets may come to; the first is what the probe uses.
     paths: Vec<(Family, Arc<Topology>)>,
     analysis: Analysis,
     observation: Observation,
@@ -148,18 +148,19 @@ impl Session {
     pub fn start(
         spec: Spec,
         src: Resolved,
-        dst: &Resolved,
+        dst: &Destination,
         nodes: &Nodes,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
-        endpoint::distinct(&src, dst)?;
-        let families = families(&spec, &src.end, &dst.end)?;
+        endpoint::distinct(&src, &dst.resolved)?;
+        let families = families(&spec, &src.end, &dst.resolved.end)?;
         let before = facts::collect(nodes, &src, dst)?;
         let mut paths = Vec::new();
         for family in families {
-            let mut topology = expect::topology(&before.facts, family)?;
-            topology.machines = machines(&before);
-            paths.push((family, Arc::new(topology)));
+            for mut topology in expect::topologies(&before.facts, family)? {
+                topology.machines = machines(&before);
+                paths.push((family, Arc::new(topology)));
+            }
         }
         let mut options = Options {
             attach: spec.attach,

@@ -258,7 +258,8 @@ pub fn two_nodes(shape: &Shape) -> PathFacts {
     PathFacts {
         src: end("A", "a", &["10.10.0.2", "fd00:10:0::2"], POD[0]),
         dst: end("B", "b", &["10.10.1.2", "fd00:10:1::2"], POD[1]),
-        spaces,
+        backends: Vec::new(),
+        spaces: spaces.into(),
         pods: vec![KnownPod {
             node: "A".to_owned(),
             pod: "a2".to_owned(),

@@ -32,7 +32,14 @@ fn path(facts: NetnsFacts) -> PathFacts {
         facts: NetnsFacts { inum: 7, ..facts },
     };
     let (spaces, pods, gaps) = (vec![space], Vec::new(), Vec::new());
-    PathFacts { src: end("A.a"), dst: end("A.b"), spaces, pods, gaps }
+    PathFacts {
+        src: end("A.a"),
+        dst: end("A.b"),
+        backends: Vec::new(),
+        spaces: spaces.into(),
+        pods,
+        gaps,
+    }
 }
 
 fn changes(before: NetnsFacts, after: NetnsFacts) -> Vec<Change> {
