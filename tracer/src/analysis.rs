@@ -7,11 +7,13 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::correlate::{Clocks, Correlator, Dispatch, Limits, Scope, To};
+use crate::diagnose::backends::{self, Leg as BackendLeg};
 use crate::diagnose::{self, Meta};
 use crate::expect::Family;
 use crate::facts::PathFacts;
 use crate::model::{
-    Body, Direction, Event, Loss, Observation, Reading, RoundTrip, Topology, Trace, Unreachable,
+    Body, Direction, End, Event, Loss, Observation, Reading, RoundTrip, Topology, Trace,
+    Unreachable,
 };
 use crate::report::Report;
 
@@ -381,22 +383,17 @@ impl Analyzed {
     /// analysis of nothing.
     pub fn report(&self, state: State<'_>, meta: &Meta) -> Option<Report> {
         let observation = on_axis(&self.observation, &self.clocks);
-        let mut reports: Vec<(Family, Report)> = self
-            .traces
-            .iter()
-            .map(|(family, topology, trace)| {
-                let input = diagnose::Input {
-                    topology,
-                    family: *family,
-                    trace,
-                    observation: &observation,
-                    before: state.before,
-                    after: state.after,
-                    meta,
-                };
-                (*family, diagnose::report(&input))
-            })
-            .collect();
+        let mut reports: Vec<(Family, Report)> = Vec::new();
+        for legs in self.traces.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let Some((family, ..)) = legs.first() else { continue };
+            let report = match legs {
+                [(_, topology, trace)] => {
+                    Some(leg_report(*family, topology, trace, &observation, state, meta))
+                }
+                several => of_backends(*family, several, &observation, state, meta),
+            };
+            reports.extend(report.map(|report| (*family, report)));
+        }
         let packets = |r: &Report| r.directions.iter().map(|d| d.packets).sum::<u64>();
         reports.sort_by_key(|(_, r)| Reverse(packets(r)));
         let mut reports = reports.into_iter();
@@ -410,4 +407,53 @@ impl Analyzed {
         }
         Some(main)
     }
+}
+
+/// The report on the way to one end.
+fn leg_report(
+    family: Family,
+    topology: &Topology,
+    trace: &Trace,
+    observation: &Observation,
+    state: State<'_>,
+    meta: &Meta,
+) -> Report {
+    // Seen from the way to this end; of one among several, the facts are about all.
+    let towards = |facts: &PathFacts| {
+        let dst = topology.dst.as_ref().filter(|_| !facts.backends.is_empty())?;
+        Some(facts.towards(dst))
+    };
+    let (before, after) = (state.before.and_then(towards), state.after.and_then(towards));
+    diagnose::report(&diagnose::Input {
+        topology,
+        family,
+        trace,
+        observation,
+        before: before.as_ref().or(state.before),
+        after: after.as_ref().or(state.after),
+        meta,
+    })
+}
+
+/// One report of the ways to all backends of a service.
+fn of_backends(
+    family: Family,
+    legs: &[(Family, Arc<Topology>, Trace)],
+    observation: &Observation,
+    state: State<'_>,
+    meta: &Meta,
+) -> Option<Report> {
+    let ends: Vec<(&End, &Trace)> =
+        legs.iter().filter_map(|(_, t, trace)| Some((t.dst.as_ref()?, trace))).collect();
+    let shares = match &observation.probe {
+        Some(probe) => backends::shares(probe, &ends),
+        None => ends.iter().map(|_| None).collect(),
+    };
+    let legs = legs.iter().filter(|(_, t, _)| t.dst.is_some()).zip(shares).zip(&ends);
+    let legs = legs.map(|(((_, topology, trace), probe), (end, _))| {
+        let own = backends::observed(observation, probe.clone());
+        let report = leg_report(family, topology, trace, &own, state, meta);
+        BackendLeg { end: (*end).clone(), probe, report }
+    });
+    backends::merged(legs.collect(), observation.probe.as_ref())
 }

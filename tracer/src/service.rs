@@ -53,7 +53,7 @@ pub fn destination(text: &str, src: &Resolved, flow: Flow, nodes: &Nodes) -> Res
             Ok(translated(ip, src, &on_the_way, flow, nodes)?.unwrap_or_else(|| found.into()))
         }
         Err(EndpointError::Address(ip)) => {
-            match translated(ip, src, &[src.node.clone()], flow, nodes)? {
+            match translated(ip, src, std::slice::from_ref(&src.node), flow, nodes)? {
                 Some(found) => Ok(found),
                 // Missing on a pod network: that is a pod's address, not a service's.
                 None if home_of(ip, &src.node, nodes).is_some() => {

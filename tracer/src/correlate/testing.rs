@@ -122,6 +122,7 @@ pub(crate) fn cross_node() -> Topology {
         gaps: Vec::new(),
         machines: Default::default(),
         aliases: Vec::new(),
+        elsewhere: Vec::new(),
     }
 }
 

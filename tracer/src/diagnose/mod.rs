@@ -4,6 +4,7 @@
 //! reads kernel stacks, [`build`] fills the lists that views draw.
 
 mod absent;
+pub mod backends;
 mod build;
 mod case;
 mod causes;
@@ -115,6 +116,7 @@ pub fn report(input: &Input<'_>) -> Report {
         dst: build::end(topology.dst.as_ref()),
         verdict: overall.verdict,
         findings: overall.findings,
+        backends: Vec::new(),
         packets: case.packets(),
         stations: build::stations(topology),
         directions,

@@ -1,5 +1,6 @@
 //! Verdicts over synthetic traces.
 
+mod backends;
 mod directions;
 
 use super::*;

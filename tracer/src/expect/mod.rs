@@ -125,12 +125,23 @@ fn list(end: &End) -> String {
 
 /// Where a flow of this family can pass: for each end that packets may come to one topology, all over
 /// the same stations. Where a service has several backends, the last one is for packets that end
-/// before one is chosen ([`Leads::Open`]).
+/// before one is chosen ([`Leads::Open`]). `watched`: also what reaches the ends through services is
+/// of the flow, although they are named by their own addresses; a probe sends to those.
 ///
 /// # Errors
 /// When an end has no address of that family, or a node was not looked at.
-pub fn topologies(facts: &PathFacts, family: Family) -> Result<Vec<Topology>, ExpectError> {
-    let first = topology(facts, family)?;
+pub fn topologies(
+    facts: &PathFacts,
+    family: Family,
+    watched: bool,
+) -> Result<Vec<Topology>, ExpectError> {
+    let mut first = topology(facts, family)?;
+    if let (true, None, Some(src), Some(dst)) =
+        (watched, &facts.dst.service, family.first(&facts.src), family.first(&facts.dst))
+    {
+        first.aliases.extend(services::aliases(facts, src, dst));
+        first.elsewhere = services::elsewhere(facts, src, dst);
+    }
     let mut all = vec![first];
     let others: Vec<PathFacts> = facts
         .backends
@@ -214,7 +225,7 @@ pub fn topology(facts: &PathFacts, family: Family) -> Result<Topology, ExpectErr
     };
     let mut gaps = BTreeSet::new();
     topology.aliases = translate::aliases(facts, family);
-    topology.elsewhere = translate::elsewhere(facts, family);
+    topology.elsewhere = facts.dst.service.iter().flat_map(|s| s.others.clone()).collect();
     topology.forward = plan::plan(facts, &topology, family, Direction::Forward, &mut gaps);
     topology.reply = plan::plan(facts, &topology, family, Direction::Reply, &mut gaps);
     topology.gaps.extend(gaps);

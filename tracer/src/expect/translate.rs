@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::firewall::{Decision, Holds, PacketView, Verdict, evaluate};
-use super::services;
 use super::{Family, ipvs};
 use crate::facts::firewall::{CtState, Match, NfHook};
 use crate::facts::{Link, NetnsFacts, PathFacts, Space, is_link_local};
@@ -203,8 +202,6 @@ pub(super) fn aliases(facts: &PathFacts, family: Family) -> Vec<Alias> {
             real_port: service.target_port,
             source: false,
         });
-    } else if facts.dst.service.is_none() {
-        aliases.extend(services::aliases(facts, src, dst));
     }
     let mut sources = Vec::new();
     let translator = service.map_or(facts.src.node.as_str(), |s| s.translator.as_str());
@@ -224,15 +221,6 @@ pub(super) fn aliases(facts: &PathFacts, family: Family) -> Vec<Alias> {
         source: true,
     }));
     aliases
-}
-
-/// Addresses that are not followed, to which packets for the aliases may be sent instead.
-pub(super) fn elsewhere(facts: &PathFacts, family: Family) -> Vec<IpAddr> {
-    match (&facts.dst.service, family.first(&facts.src), family.first(&facts.dst)) {
-        (Some(service), ..) => service.others.clone(),
-        (None, Some(src), Some(dst)) => services::elsewhere(facts, src, dst),
-        (None, ..) => Vec::new(),
-    }
 }
 
 /// Addresses to which a node may translate the flow's source.

@@ -17,7 +17,7 @@ pub const SCHEMA: &str = "podtrace.trace/1";
 pub enum Record<'a> {
     /// The first record.
     Header(Box<Header>),
-    /// Where the flow can pass, once for each address family.
+    /// Where the flow can pass, once for each address family and each end that packets may come to.
     Topology(Box<FamilyTopology>),
     /// State of the namespaces on the path.
     Facts(Box<Facts>),

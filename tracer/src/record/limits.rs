@@ -16,6 +16,8 @@ pub const WINDOW_LOG: u32 = 23;
 pub const STATIONS: usize = 4096;
 /// Machines.
 pub const MACHINES: usize = 256;
+/// Topologies of one address family: ends that packets may come to.
+pub const LEGS: usize = 1024;
 /// Steps of a planned path.
 pub const PATH: usize = 4096;
 /// Bytes of a name: node, pod, interface, namespace, function, drop reason.
@@ -69,6 +71,11 @@ pub(super) fn header(header: &Header) -> Checked {
     }
     name(&header.started, "a time")?;
     name(&header.tool, "a version")
+}
+
+/// Whether there may be one topology more of an address family.
+pub(super) fn legs(known: usize) -> Checked {
+    count(known + 1, LEGS, "topologies of one address family")
 }
 
 /// Whether a topology is within bounds and its paths lead over its own stations.

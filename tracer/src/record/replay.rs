@@ -177,10 +177,20 @@ impl Player {
                 if self.running.is_some() || self.main.is_some() {
                     return Err("a topology after the first event".into());
                 }
-                if self.topologies.iter().any(|(family, _)| *family == record.family) {
-                    return Err(format!("a second topology for {}", record.family).into());
-                }
                 limits::topology(&record.topology)?;
+                let known = || self.topologies.iter().filter(|(f, _)| *f == record.family);
+                limits::legs(known().count())?;
+                if known().any(|(_, t)| t.dst == record.topology.dst) {
+                    return Err(
+                        format!("a second topology for one end and {}", record.family).into()
+                    );
+                }
+                // Several ends of one family: events name stations of all by the same numbers.
+                if known().next().is_some_and(|(_, t)| t.stations != record.topology.stations) {
+                    return Err(
+                        format!("topologies of {} over other interfaces", record.family).into()
+                    );
+                }
                 self.topologies.push((record.family, Arc::new(record.topology)));
             }
             Record::Facts(record) => {

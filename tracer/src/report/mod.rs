@@ -3,6 +3,7 @@
 //! Built by [`crate::diagnose`] from topology, trace and observation; views read nothing else, so
 //! text and JSON cannot disagree. Fields may be added within a schema version, never changed.
 
+mod backend;
 mod journey;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::expect::audit::WalkReport;
 use crate::model::{Direction, EndKind, Hook, ProbeResult, Role};
 
+pub use backend::BackendReport;
 use journey::exact;
 pub use journey::{DropReport, HeaderReport, HopReport, JourneyReport, MissingReport, OuterReport};
 
@@ -37,6 +39,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// Other things wrong on the path, worst first.
     pub findings: Vec<Verdict>,
+    /// Of a service with several backends, what became of packets to each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendReport>,
     /// Counts over all journeys.
     pub packets: PacketCounts,
     /// Every observed interface.

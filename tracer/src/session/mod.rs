@@ -157,7 +157,7 @@ impl Session {
         let before = facts::collect(nodes, &src, dst)?;
         let mut paths = Vec::new();
         for family in families {
-            for mut topology in expect::topologies(&before.facts, family)? {
+            for mut topology in expect::topologies(&before.facts, family, spec.probe.is_none())? {
                 topology.machines = machines(&before);
                 paths.push((family, Arc::new(topology)));
             }

@@ -4,6 +4,7 @@
 //! from outside gets through.
 
 mod audit;
+mod backends;
 mod canvas;
 mod journey;
 mod layers;
@@ -50,6 +51,7 @@ impl Default for TextOptions {
 pub fn render(report: &Report, options: &TextOptions) -> String {
     let mut canvas = Canvas::new(options);
     verdict::draw(&mut canvas, report);
+    backends::draw(&mut canvas, report);
     for direction in &report.directions {
         let shown = journey::choose(report, direction);
         journey::draw(&mut canvas, report, direction, shown);
@@ -89,7 +91,7 @@ pub(super) fn duration(ns: u64) -> String {
 /// Parts of the report on their own, as text.
 pub mod part {
     use super::canvas::Canvas;
-    use super::{TextOptions, audit, journey, layers, remarks, verdict};
+    use super::{TextOptions, audit, backends, journey, layers, remarks, verdict};
     use crate::model::Direction;
     use crate::report::{JourneyReport, Report};
 
@@ -107,6 +109,7 @@ pub mod part {
     pub fn verdict(report: &Report, options: &TextOptions) -> String {
         let mut canvas = Canvas::new(options);
         verdict::draw(&mut canvas, report);
+        backends::draw(&mut canvas, report);
         remarks::draw(&mut canvas, report);
         canvas.finish()
     }

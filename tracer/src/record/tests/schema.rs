@@ -280,11 +280,13 @@ fn records_are_as_the_schema_says() {
                 topology.dst.as_mut().unwrap().service = Some(service.clone());
                 let alias = Alias { ip, port: None, real: ip, real_port: None, source: false };
                 topology.aliases.push(alias);
+                topology.elsewhere.push(ip);
                 topology.machines.insert("B".into(), 1);
                 validate(&mut validator, &lines_of(&Record::Topology(record)));
             }
             Record::Facts(mut record) => {
                 record.facts.spaces[0].facts = everything();
+                record.facts.backends = vec![record.facts.dst.clone()];
                 record.facts.pods =
                     vec![KnownPod { node: "A".into(), pod: "c".into(), ips: vec![ip] }];
                 validate(&mut validator, &lines_of(&Record::Facts(record)));
