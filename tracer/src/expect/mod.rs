@@ -29,7 +29,9 @@ use serde::{Deserialize, Serialize};
 pub use roles::{Classified, classify};
 
 use crate::facts::{PathFacts, RouteHit, Space, SpaceKind, is_link_local};
-use crate::model::{Direction, End, Leads, Point, Role, Service, Station, Topology};
+use crate::model::{
+    Direction, End, EndKind, Leads, Point, Role, Service, Station, Topology,
+};
 
 /// IP version of the traced flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,6 +182,7 @@ pub fn open_end(facts: &PathFacts) -> Option<End> {
         name: service.address(),
         node: node.node.clone(),
         pod: None,
+        kind: EndKind::Pod,
         ips: vec![service.ip],
         netns_inum: node.facts.inum,
         service: Some(Service {

@@ -50,6 +50,7 @@ fn legs() -> Vec<(Family, Arc<Topology>)> {
         name: format!("{SERVICE}:443"),
         node: "A".into(),
         pod: None,
+        kind: crate::model::EndKind::Pod,
         ips: vec![ip(SERVICE)],
         netns_inum: NODE_A,
         service: Some(service(Leads::Open)),
