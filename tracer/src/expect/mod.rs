@@ -29,9 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use roles::{Classified, classify};
 
 use crate::facts::{PathFacts, RouteHit, Space, SpaceKind, is_link_local};
-use crate::model::{
-    Direction, End, EndKind, Leads, Point, Role, Service, Station, Topology,
-};
+use crate::model::{Direction, End, EndKind, Leads, Point, Role, Service, Station, Topology};
 
 /// IP version of the traced flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
