@@ -96,6 +96,11 @@ pub const CAUSES: &[Cause] = &[
     cause!("pod.duplicate-address", "The pod's address exists twice"),
     cause!("pod.icmp-ignored", "The pod is told not to answer pings"),
     cause!("underlay.link-down", "A node's physical interface or its link is down"),
+    cause!("underlay.no-answer", "An address outside does not answer what left for it"),
+    cause!(
+        "underlay.duplicate-address",
+        "A node has the address of another node on one of its interfaces"
+    ),
     cause!("underlay.lost", "The packet left one node and never reached the other"),
     cause!("underlay.tunnel-blocked", "Something between the nodes blocks the tunnel's UDP port"),
     cause!("underlay.source-check", "The network between the nodes refuses pod addresses"),

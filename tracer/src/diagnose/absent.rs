@@ -5,6 +5,7 @@ use super::case::asks;
 use super::causes;
 use super::death::{Death, Ending};
 use super::fix;
+use super::outside;
 use super::place::{place, stage};
 use super::text::{actor, of_packets, point_report, point_text};
 use super::verdict::{Counts, plain};
@@ -59,7 +60,7 @@ pub(super) fn no_traffic(case: &Case<'_>, direction: Direction) -> Verdict {
 }
 
 /// Packets of which nothing was seen.
-fn unseen<'a>(case: &Case<'a>, direction: Direction, place: Place) -> Death<'a> {
+pub(super) fn unseen<'a>(case: &Case<'a>, direction: Direction, place: Place) -> Death<'a> {
     let probe = case.observation.probe.as_ref();
     let count = probe.map_or(0, |p| p.sent.saturating_sub(p.answered));
     Death {
@@ -271,6 +272,9 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
         let note = silent.then(|| format!("No packet from {to} back to {from} was seen."));
         return Answers { note, ..nothing };
     };
+    if let Some(answers) = outside::unanswered(case, probe, silent) {
+        return answers;
+    }
     let missing = probe.sent.saturating_sub(probe.answered);
     if missing == 0 {
         return nothing;

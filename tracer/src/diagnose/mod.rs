@@ -14,6 +14,7 @@ mod failure;
 mod findings;
 mod fix;
 mod large;
+mod outside;
 mod place;
 mod segments;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::Case;
 use super::absent::{no_traffic, unanswered};
 use super::failure::{Failures, VANISHED, degraded};
+use super::outside;
 use super::text::of_packets;
 use crate::model::{Direction, Outcome};
 use crate::report::{Confidence, Status, Verdict};
@@ -110,7 +111,10 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
             1 => "The packet".to_owned(),
             n => format!("All {n} packets"),
         };
-        let summary = format!("{all} from {from} reached {to}.");
+        let summary = match outside::left(case, direction) {
+            Some(left) => format!("{all} from {from} to {to} {left}."),
+            None => format!("{all} from {from} reached {to}."),
+        };
         let mut verdict = plain(Status::Delivered, None, summary);
         let lost = case.observation.events_lost();
         if lost > 0 {

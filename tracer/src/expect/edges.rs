@@ -16,12 +16,12 @@ impl<'a> Planner<'a> {
         way: &mut Way<'_>,
         gaps: &mut BTreeSet<String>,
     ) {
+        if let (Some(pod), Some(_)) = (from.pod, from.stray) {
+            return way.push(pod, from.stray, Hook::Egress);
+        }
         way.leave_pod(from);
         if let Some(lower) = from.attachment.and_then(|a| a.lower) {
             return way.push(from.node, Some(lower), Hook::Egress);
-        }
-        if from.stray.is_some() {
-            return;
         }
         let mut last = from.node;
         // Where another node has put itself in the place of the source, answers pass it.
@@ -40,7 +40,7 @@ impl<'a> Planner<'a> {
     }
 
     /// From an address outside to an end: in by the interface through which answers would leave.
-    pub(super) fn from_outside(
+    pub(super) fn in_from_outside(
         &self,
         from: &Side<'a>,
         to: &Side<'a>,

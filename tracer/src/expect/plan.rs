@@ -35,7 +35,7 @@ pub(super) fn plan(
     } else if to.is_outside() {
         planner.over_the_edge(&from, &to, &mut way, gaps);
     } else if from.is_outside() {
-        planner.from_outside(&from, &to, &mut way, gaps);
+        planner.in_from_outside(&from, &to, &mut way, gaps);
     } else if past_the_stack(&from) || past_the_stack(&to) {
         planner.past_the_stack(&from, &to, &mut way);
     } else if from.node.facts.inum == to.node.facts.inum {
@@ -66,9 +66,7 @@ impl Way<'_> {
     /// From the pod's interface to the node's routing.
     pub(super) fn leave_pod(&mut self, side: &Side<'_>) {
         self.leave_pair(side);
-        if side.stray.is_none() {
-            self.push(side.node, side.bridge(), Hook::Ingress);
-        }
+        self.push(side.node, side.bridge(), Hook::Ingress);
     }
 
     /// From the node's routing to the pod's interface.
@@ -79,10 +77,7 @@ impl Way<'_> {
 
     fn leave_pair(&mut self, side: &Side<'_>) {
         let (Some(pod), Some(attachment)) = (side.pod, side.attachment) else { return };
-        if side.stray.is_some() {
-            return self.push(pod, side.stray, Hook::Egress);
-        }
-        self.push(pod, attachment.pod, Hook::Egress);
+        self.push(pod, side.stray.or(attachment.pod), Hook::Egress);
         self.push(side.node, attachment.veth, Hook::Ingress);
     }
 

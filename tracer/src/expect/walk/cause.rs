@@ -42,6 +42,7 @@ impl ProblemKind {
             Self::Firewall { rule: Some(_), .. } => "netfilter.drop",
             Self::Firewall { .. } => "netfilter.policy",
             Self::Masquerade { .. } => "netfilter.masquerade-unexpected",
+            Self::UnderlayAddressTaken { .. } => "underlay.duplicate-address",
             Self::MasqueradeMissing { .. } => "netfilter.masquerade-missing",
             Self::ConntrackFull { .. } => "netfilter.conntrack-full",
             // What flanneld wrote is gone, and the kernel has asked since.

@@ -106,7 +106,7 @@ impl<'a> Walker<'a> {
     }
 
     /// From an address outside: from the interface by which it comes in.
-    pub(super) fn from_outside(&mut self) {
+    pub(super) fn in_from_outside(&mut self) {
         let node = self.from.node;
         let first = self.path.iter().filter(|p| p.hook == Hook::Ingress).find_map(|p| {
             let station = self.topology.station(p.station);
@@ -180,6 +180,24 @@ impl<'a> Walker<'a> {
         if let Some(link) = node.facts.holder(dst).or(iif) {
             self.socket(node, link);
         }
+    }
+
+    /// The node has an address of the other node too: whatever is sent there stays here.
+    pub(super) fn taken_from_the_peer(&mut self, node: &'a Space, holder: &'a Link, ip: IpAddr) {
+        let far = &self.to.node.node;
+        let text = format!(
+            "node {} has {ip} on {}, the address of node {far}: what it sends to that node it takes itself",
+            node.node, holder.name
+        );
+        let net = node.facts.addresses_of(holder.index).find(|net| net.addr() == ip);
+        let entry = net.map_or_else(|| ip.to_string(), |net| net.to_string());
+        let kind = ProblemKind::UnderlayAddressTaken {
+            address: entry.clone(),
+            device: holder.name.clone(),
+            owner: far.clone(),
+        };
+        let fault = Fault::deadly(kind, text).entry(format!("{entry} dev {}", holder.name));
+        self.fault(At::on(node, holder), Stage::Encap, fault);
     }
 
     /// Whether a pod's packets go by the node's stack.

@@ -180,7 +180,9 @@ impl<'a> Walker<'a> {
         let shown = text::fdb(&node.facts, entry);
         let Some(dst) = entry.dst else { return Some(entry) };
         let far = self.to.node;
-        if node.facts.holder(dst).is_some() {
+        if let Some(holder) = node.facts.holder(dst).filter(|_| far.facts.holder(dst).is_some()) {
+            self.taken_from_the_peer(node, holder, dst);
+        } else if node.facts.holder(dst).is_some() {
             let text = format!(
                 "{} of node {} sends {mac} to {dst}, which is the node itself",
                 device.name, node.node

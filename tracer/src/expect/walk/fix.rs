@@ -126,6 +126,10 @@ pub(super) fn commands(kind: &ProblemKind, spot: &Spot) -> Vec<String> {
         }
         ProblemKind::Firewall { .. } => firewall(kind),
         ProblemKind::Masquerade { table, chain, .. } => masquerade::unexpected(table, chain),
+        ProblemKind::UnderlayAddressTaken { address, device, owner } => vec![
+            format!("ip addr del {address} dev {device}   # it is node {owner}'s"),
+            "# find out what added it (keepalived, a network configuration), or it comes again".to_owned(),
+        ],
         ProblemKind::MasqueradeMissing { src, device } => masquerade::missing(*src, device),
         ProblemKind::ConntrackFull { max, .. } => vec![
             format!("sysctl -w net.netfilter.nf_conntrack_max={}", max.saturating_mul(4)),

@@ -265,6 +265,15 @@ pub enum ProblemKind {
         /// The rule, as its tool prints it.
         rule: String,
     },
+    /// The node has an address of the other node.
+    UnderlayAddressTaken {
+        /// With prefix length, as it is there.
+        address: String,
+        /// The interface that has it.
+        device: String,
+        /// The node whose it is.
+        owner: String,
+    },
     /// A pod's address is not translated where packets leave for somewhere outside.
     MasqueradeMissing {
         /// The address.

@@ -157,8 +157,15 @@ impl<'a> Walker<'a> {
                 dst,
                 has,
                 expected: link.name.clone(),
-                route: found.route.map(|r| text::route(facts, r)),
-                replace: None,
+                // What it has for everything else it may need; this address needs a way of its own.
+                route: None,
+                replace: self.gateway_of_node().map(|gateway| {
+                    let net = ipnet::IpNet::from(dst);
+                    format!(
+                        "{net} via {gateway} dev {}   # in the pod; better: the whole network",
+                        link.name
+                    )
+                }),
             };
             return self.fault(at, Stage::Route, Fault::deadly(kind, text).entry(shown));
         }

@@ -213,7 +213,7 @@ pub fn walk(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, direction: 
     if walker.to.is_outside() {
         walker.over_the_edge();
     } else if walker.from.is_outside() {
-        walker.from_outside();
+        walker.in_from_outside();
     } else if walker.passes_by(walker.from) || walker.passes_by(walker.to) {
         walker.past_the_stack();
     } else if walker.from.node.facts.inum == walker.to.node.facts.inum {
@@ -328,7 +328,7 @@ impl<'a> Walker<'a> {
         let tun = self.planned(self.to.node, Role::Tun, Hook::Ingress);
         let iif = match tunnelled {
             Some(tunnelled) => self.unwrap(tunnelled),
-            None if tun.is_some() => self.from_program(tun),
+            None if tun.is_some() => self.out_of_program(tun),
             None => entry,
         };
         self.back_to_the_receiver();
@@ -338,7 +338,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Out of a TUN device, by whose program the packets came.
-    fn from_program(
+    fn out_of_program(
         &mut self,
         tun: Option<&'a crate::facts::Link>,
     ) -> Option<&'a crate::facts::Link> {
