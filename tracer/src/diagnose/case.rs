@@ -44,9 +44,9 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Inode of the namespace that should answer.
+    /// Inode of the namespace that should answer; `None`: one that is not known.
     pub fn answerer(&self) -> Option<u32> {
-        self.topology.dst.as_ref().map(|e| e.netns_inum)
+        self.topology.dst.as_ref().filter(|e| !e.is_outside()).map(|e| e.netns_inum)
     }
 
     /// Position of a point on the planned path.

@@ -8,6 +8,7 @@ use crate::report::Confidence;
 pub(super) const CAUSES: &[Cause] = &[Cause { code: "pod.no-answer", recognise: silent }];
 
 fn silent(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
+    case.answerer()?;
     matches!(death.ending, Ending::Unanswered).then(|| Explanation {
         confidence: Confidence::Possible,
         ..likely(
