@@ -1,5 +1,6 @@
 //! The walk on hand-made facts: nothing wrong on a healthy cluster, and each fault told as itself.
 
+mod ends;
 mod nodes;
 mod pods;
 mod tunnels;
