@@ -8,11 +8,11 @@ use clap::{Args, ValueEnum};
 use super::args::Look;
 use super::output::{self, Sink};
 use crate::endpoint;
-use crate::expect::audit::{Audit, audit};
+use crate::expect::audit::{self, Audit};
 use crate::expect::walk::{FlowSpec, walk};
 use crate::expect::{self, Family};
 use crate::export::text;
-use crate::facts;
+use crate::facts::{self, PathFacts};
 use crate::inventory::Inventory;
 use crate::model::Direction;
 use crate::node::Nodes;
@@ -108,7 +108,17 @@ impl CheckArgs {
             _ => Family::common(&src.end, &dst.resolved.end)?,
         };
         let facts = facts::collect(&nodes, &src, &dst)?.facts;
-        let topology = expect::topology(&facts, family)?;
+        let ways = facts.destinations().map(|end| {
+            let facts = facts.towards(end);
+            Ok((end.clone(), self.audit_way(&facts, family)?))
+        });
+        let ways = ways.collect::<anyhow::Result<Vec<_>>>()?;
+        audit::of_backends(ways).context("there is no way to check")
+    }
+
+    /// The way to one end.
+    fn audit_way(&self, facts: &PathFacts, family: Family) -> anyhow::Result<Audit> {
+        let topology = expect::topology(facts, family)?;
         let mut flow = self.flow(family);
         let service = topology.dst.as_ref().and_then(|e| e.service.as_ref());
         if let Some(service) = service {
@@ -117,8 +127,8 @@ impl CheckArgs {
             flow.dport = service.target_port.or(service.port).or(flow.dport);
         }
         let walks = [Direction::Forward, Direction::Reply]
-            .map(|direction| walk(&facts, &topology, &flow, direction));
-        Ok(audit(&facts, &topology, &flow, &walks))
+            .map(|direction| walk(facts, &topology, &flow, direction));
+        Ok(audit::audit(facts, &topology, &flow, &walks))
     }
 
     /// IP protocol that decides on a translation; the default, ICMP, is no wish.

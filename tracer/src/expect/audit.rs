@@ -1,11 +1,13 @@
 //! The audit of an expected path as data: what `podtrace check` prints, schema `podtrace.check/1`.
 //! Pure.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::walk::{FlowSpec, Problem, Seriousness, Spot, Step, StepOutcome, Walk};
 use crate::facts::PathFacts;
-use crate::model::{Direction, Point, Topology};
+use crate::model::{Direction, End, Point, Topology};
 
 /// The value of [`Audit::schema`].
 pub const SCHEMA: &str = "podtrace.check/1";
@@ -25,6 +27,16 @@ pub enum Soundness {
 }
 
 impl Soundness {
+    /// The larger, the worse.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Sound => 0,
+            Self::Unclear => 1,
+            Self::Impaired => 2,
+            Self::Broken => 3,
+        }
+    }
+
     /// Exit status of the command.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -50,10 +62,51 @@ pub struct Audit {
     pub verdict: Soundness,
     /// The first thing that ends the packet; `null` when nothing does.
     pub first_break: Option<ProblemReport>,
+    /// Of a service with several backends, what the tables say about the way to each; the rest of the
+    /// audit is about the worst of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendAudit>,
     /// Request and reply.
     pub directions: Vec<WalkReport>,
     /// What could not be read.
     pub notes: Vec<String>,
+}
+
+/// The way to one backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendAudit {
+    /// `B.b`, or its address.
+    pub name: String,
+    /// Addresses.
+    pub ips: Vec<IpAddr>,
+    /// The result.
+    pub verdict: Soundness,
+    /// The first thing that ends packets to it; `null` when nothing does.
+    pub first_break: Option<ProblemReport>,
+}
+
+/// One audit of the ways to all backends of a service: as bad as the worst, which it shows. `None` for
+/// no way.
+pub fn of_backends(ways: Vec<(End, Audit)>) -> Option<Audit> {
+    let rows: Vec<BackendAudit> = ways
+        .iter()
+        .map(|(end, audit)| BackendAudit {
+            name: end.name.clone(),
+            ips: end.ips.clone(),
+            verdict: audit.verdict,
+            first_break: audit.first_break.clone(),
+        })
+        .collect();
+    let service = ways.first().and_then(|(end, _)| end.service.clone());
+    // The first of equals.
+    let (worst, mut audit) =
+        ways.into_iter().rev().max_by_key(|(_, audit)| audit.verdict.rank())?;
+    if rows.len() > 1 {
+        let service = service.map_or_else(String::new, |s| format!("service {}, ", s.address()));
+        audit.dst = format!("{service}backend {}", worst.name);
+        audit.backends = rows;
+    }
+    Some(audit)
 }
 
 /// One direction.
@@ -201,6 +254,7 @@ pub fn audit(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, walks: &[W
         packet: packet(flow),
         verdict,
         first_break: first.map(|p| problem(topology, p)),
+        backends: Vec::new(),
         directions: walks.iter().map(|walk| WalkReport::new(topology, walk)).collect(),
         notes: topology.gaps.clone(),
     }

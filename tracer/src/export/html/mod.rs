@@ -10,8 +10,8 @@ use super::text::{self, words};
 use crate::facts::PathFacts;
 use crate::model::Outcome;
 use crate::report::{
-    ClockMethod, DirectionReport, HeaderReport, HopReport, HopSummary, JourneyReport, OuterReport,
-    Report, Status, Verdict,
+    BackendReport, ClockMethod, DirectionReport, HeaderReport, HopReport, HopSummary,
+    JourneyReport, OuterReport, Report, Status, Verdict,
 };
 
 /// Packets shown one by one; those that failed first.
@@ -39,6 +39,8 @@ struct Page {
     counts: String,
     verdict: Told,
     findings: Vec<Told>,
+    /// Of a service with several.
+    backends: Vec<Backend>,
     picture: String,
     directions: Vec<Direction>,
     places: Vec<Place>,
@@ -58,6 +60,14 @@ struct Told {
     rows: Vec<(&'static str, String)>,
     evidence: Vec<String>,
     fix: Vec<String>,
+}
+
+struct Backend {
+    address: String,
+    name: String,
+    status: &'static str,
+    tone: &'static str,
+    fate: String,
 }
 
 struct Direction {
@@ -158,6 +168,7 @@ pub fn render(report: &Report, extras: Extras<'_>) -> String {
         ),
         verdict: told(&report.verdict),
         findings: report.findings.iter().map(told).collect(),
+        backends: report.backends.iter().map(backend).collect(),
         picture: svg::draw(report, false),
         directions: report.directions.iter().map(|d| direction(report, d)).collect(),
         packets: shown.iter().map(|j| packet(report, j, &places, longest)).collect(),
@@ -181,6 +192,16 @@ fn tone(status: Status) -> &'static str {
         Status::Delivered => "good",
         Status::Dropped | Status::Rejected | Status::Lost => "bad",
         Status::Degraded | Status::NoTraffic | Status::Inconclusive => "warn",
+    }
+}
+
+fn backend(row: &BackendReport) -> Backend {
+    Backend {
+        address: row.address.clone(),
+        name: row.name.clone(),
+        status: words::status(row.status),
+        tone: tone(row.status),
+        fate: text::fate(row),
     }
 }
 

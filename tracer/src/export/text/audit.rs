@@ -1,6 +1,6 @@
 //! The audit of an expected path for people: the break first, then every step, node by node.
 
-use super::canvas::{Canvas, Line, Tone};
+use super::canvas::{Canvas, Glyphs, Line, Tone};
 use super::units::count;
 use super::{TextOptions, verdict};
 use crate::expect::audit::{Audit, ProblemReport, Soundness, SpotReport, StepState, WalkReport};
@@ -16,6 +16,7 @@ pub fn render(audit: &Audit, options: &TextOptions) -> String {
     if let Some(problem) = &audit.first_break {
         details(&mut canvas, problem);
     }
+    backends(&mut canvas, audit);
     for walk in &audit.directions {
         draw(&mut canvas, walk);
     }
@@ -31,12 +32,7 @@ pub fn render(audit: &Audit, options: &TextOptions) -> String {
 
 fn headline(canvas: &mut Canvas, audit: &Audit) {
     let glyphs = canvas.glyphs();
-    let (mark, tone, word) = match audit.verdict {
-        Soundness::Sound => (glyphs.ok, Tone::Good, "SOUND"),
-        Soundness::Impaired => (glyphs.warn, Tone::Warn, "IMPAIRED"),
-        Soundness::Broken => (glyphs.bad, Tone::Bad, "BROKEN"),
-        Soundness::Unclear => (glyphs.unclear, Tone::Warn, "UNCLEAR"),
-    };
+    let (mark, tone, word) = mark(audit.verdict, glyphs);
     let place =
         audit.first_break.as_ref().map(|p| format!(" {} at {}", p.direction, short(&p.place)));
     let what = format!("{word}{}", place.unwrap_or_default());
@@ -46,6 +42,43 @@ fn headline(canvas: &mut Canvas, audit: &Audit) {
         audit.src, glyphs.arrow, audit.dst, audit.packet
     );
     canvas.paragraph(head, 2, Tone::Plain, &text);
+}
+
+fn mark(verdict: Soundness, glyphs: &Glyphs) -> (&'static str, Tone, &'static str) {
+    match verdict {
+        Soundness::Sound => (glyphs.ok, Tone::Good, "SOUND"),
+        Soundness::Impaired => (glyphs.warn, Tone::Warn, "IMPAIRED"),
+        Soundness::Broken => (glyphs.bad, Tone::Bad, "BROKEN"),
+        Soundness::Unclear => (glyphs.unclear, Tone::Warn, "UNCLEAR"),
+    }
+}
+
+/// Every backend of a service in a line.
+fn backends(canvas: &mut Canvas, audit: &Audit) {
+    if audit.backends.is_empty() {
+        return;
+    }
+    canvas.title(
+        "BACKENDS",
+        Tone::Plain,
+        "",
+        "the ways to all of them, the worst of which is shown",
+    );
+    for row in &audit.backends {
+        let (mark, tone, word) = mark(row.verdict, canvas.glyphs());
+        let ips: Vec<String> = row.ips.iter().map(ToString::to_string).collect();
+        let ips = ips.join(", ");
+        let name = if row.name == ips { ips } else { format!("{} ({ips})", row.name) };
+        let why = row.first_break.as_ref();
+        let why = why.map(|p| format!(" {} at {}: {}", p.direction, short(&p.place), p.cause));
+        let head = Line::new().add(tone, format!("{mark} {word}"));
+        canvas.paragraph(
+            head.plain("  "),
+            4,
+            Tone::Plain,
+            &format!("{name}{}", why.unwrap_or_default()),
+        );
+    }
 }
 
 /// Says what, where, on what evidence, and how to mend it.

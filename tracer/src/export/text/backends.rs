@@ -51,7 +51,7 @@ fn rank(status: Status) -> u8 {
 }
 
 /// `3 sent, 3 delivered, 0 of 3 answered, 3 refused; socket.no-listener at B.b.eth0`.
-fn fate(row: &BackendReport) -> String {
+pub(in crate::export) fn fate(row: &BackendReport) -> String {
     let nothing = row.sent == 0 && row.replied == 0 && row.attempts.is_none_or(|n| n == 0);
     if nothing {
         return "no packet was sent to it".to_owned();

@@ -21,6 +21,7 @@ mod tests;
 use crate::model::Direction;
 use crate::report::{DirectionReport, Report, Status};
 pub use audit::render as audit;
+pub(super) use backends::fate;
 use canvas::Canvas;
 pub(super) use journey::choose;
 
