@@ -8,6 +8,7 @@ pub mod clsact;
 pub mod loopback;
 pub mod tmux;
 pub mod trace;
+pub mod traffic;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -231,7 +231,8 @@ impl<'a> Walker<'a> {
         let special = found.special_rule();
         let default = found.route.is_some_and(|r| r.dst.prefix_len() == 0) && special.is_none();
         let kind = match special {
-            _ if back => ProblemKind::RouteLoop { dst, device: has },
+            // Not by the default route: then what should carry the packet is gone.
+            _ if back && !default => ProblemKind::RouteLoop { dst, device: has },
             Some(rule) => ProblemKind::RuleHijack { dst, has, expected, rule: text::rule(rule) },
             None if default => {
                 self.unrouted(leg, "only the default route is left");
