@@ -119,7 +119,10 @@ pub const CAUSES: &[Cause] = &[
     cause!("socket.buffer-full", "The receiver does not read: its buffer is full"),
     cause!("socket.backlog-full", "The server does not accept: its backlog is full"),
     cause!("service.no-rules", "No rule translates the service address"),
+    cause!("policy.denied", "A NetworkPolicy denies the packet"),
     cause!("service.no-endpoints", "The service has no pod that is ready"),
+    cause!("service.no-port", "The service has no such port"),
+    cause!("service.not-found", "No service has the address"),
     cause!("service.dead-endpoint", "The service leads to a pod that does not exist"),
     cause!(
         "service.bridge-nf-off",

@@ -24,6 +24,8 @@ const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: u32 = 20;
 const SHORT_HEADER: u32 = 8;
+/// The client's port, of which rules seldom say anything.
+const EPHEMERAL: u16 = 49_999;
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -38,7 +40,8 @@ enum Format {
 /// Check the way between two pods from the nodes' tables alone, without sending anything.
 ///
 /// Walks the path of a request and of its reply step by step, with the table entry that decides
-/// each step. Exit status: 0 sound, 3 broken or impaired, 4 unclear (it depends on what is not known).
+/// each step. Exit status: 0 sound (every step was decided from something read), 3 broken or impaired,
+/// 4 unclear (it depends on what is not known; what to read or install is said).
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// Where packets start: NODE.POD, NAMESPACE/POD, POD or an IP address
@@ -145,6 +148,8 @@ impl CheckArgs {
             (Proto::Udp, _) => (17, SHORT_HEADER),
         };
         let size = header + inner + u32::from(self.size);
-        FlowSpec { dport: self.port, size, ..FlowSpec::small(family, proto) }
+        // Clients take one of those that are theirs to take (IANA's dynamic ports, RFC 6335).
+        let sport = (self.proto != Proto::Icmp).then_some(EPHEMERAL);
+        FlowSpec { sport, dport: self.port, size, ..FlowSpec::small(family, proto) }
     }
 }

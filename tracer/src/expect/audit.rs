@@ -16,7 +16,7 @@ pub const SCHEMA: &str = "podtrace.check/1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Soundness {
-    /// Packets pass, as far as the tables tell.
+    /// Packets pass: every step was decided from something that was read.
     Sound,
     /// Packets pass, but some of them suffer.
     Impaired,
@@ -66,6 +66,9 @@ pub struct Audit {
     /// audit is about the worst of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendAudit>,
+    /// What could not be told on the way, with what to read for it; absent where everything was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
     /// Request and reply.
     pub directions: Vec<WalkReport>,
     /// What could not be read.
@@ -224,6 +227,9 @@ pub struct ProblemReport {
     pub summary: String,
     /// The table entry at fault.
     pub entry: Option<String>,
+    /// What it is read from beside the entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
     /// The last point where the packet is seen: `A.cni0 ingress`.
     pub last_seen: Option<String>,
     /// The first point where it is not.
@@ -241,11 +247,16 @@ pub fn audit(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, walks: &[W
         .iter()
         .flat_map(|w| &w.problems)
         .any(|p| p.certain && p.seriousness == Seriousness::Harms);
+    // Where the request gets nowhere, nobody answers.
+    let ended = broken.clone().any(|p| p.direction == Direction::Forward);
+    let answers = |w: &&Walk| w.direction == Direction::Forward || !(ended && w.steps.is_empty());
+    let unknown: Vec<String> = walks.iter().filter(answers).flat_map(unknown).collect();
     let verdict = match first {
-        None if harmed => Soundness::Impaired,
-        None => Soundness::Sound,
         Some(p) if p.certain => Soundness::Broken,
         Some(_) => Soundness::Unclear,
+        None if harmed => Soundness::Impaired,
+        None if !unknown.is_empty() => Soundness::Unclear,
+        None => Soundness::Sound,
     };
     Audit {
         schema: SCHEMA.to_owned(),
@@ -255,9 +266,35 @@ pub fn audit(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, walks: &[W
         verdict,
         first_break: first.map(|p| problem(topology, p)),
         backends: Vec::new(),
+        unknown,
         directions: walks.iter().map(|walk| WalkReport::new(topology, walk)).collect(),
         notes: topology.gaps.clone(),
     }
+}
+
+/// What a walk could not tell, each once. Nothing to walk is not known either.
+fn unknown(walk: &Walk) -> Vec<String> {
+    if walk.steps.is_empty() {
+        return vec![format!("{}: no way was found that could be walked", walk.direction)];
+    }
+    let mut found = Vec::new();
+    for step in &walk.steps {
+        let StepOutcome::Unknown(gap) = &step.outcome else { continue };
+        let place = match &step.spot.pod {
+            Some(pod) => format!("pod {}.{pod}", step.spot.node),
+            None => format!("node {}", step.spot.node),
+        };
+        let text = format!(
+            "{} at {place}, {}: {} ({gap})",
+            walk.direction,
+            step.stage.as_str(),
+            step.text
+        );
+        if !found.contains(&text) {
+            found.push(text);
+        }
+    }
+    found
 }
 
 fn packet(flow: &FlowSpec) -> String {
@@ -305,6 +342,7 @@ fn problem(topology: &Topology, problem: &Problem) -> ProblemReport {
         certain: problem.certain,
         summary: problem.text.clone(),
         entry: problem.entry.clone(),
+        evidence: problem.evidence().to_vec(),
         last_seen: problem.after.map(point),
         not_seen: problem.before.map(point),
         fix: problem.fix(),

@@ -55,7 +55,7 @@ pub(super) struct Cause {
 
 /// Reasons of the kernel that have one meaning only: causes of other areas are not considered.
 const EXCLUSIVE: &[(&str, &[&str])] = &[
-    ("NETFILTER_DROP", &["netfilter.", "service."]),
+    ("NETFILTER_DROP", &["netfilter.", "policy.", "service."]),
     ("IP_RPFILTER", &["route.rp-filter"]),
     ("IP_LOCAL_SOURCE", &["route.martian-source"]),
     ("IP_INVALID_SOURCE", &["route.martian-source"]),
@@ -166,7 +166,7 @@ fn best_problem<'a>(case: &'a Case<'_>, death: &Death<'_>) -> Option<(&'a Proble
 /// gives EPERM (net/netfilter/core.c), routes that refuse give EINVAL and EACCES (net/ipv4/fib_semantics.c,
 /// `fib_props`).
 const ERRORS: &[(&str, &[&str])] = &[
-    ("EPERM", &["netfilter.", "route.xfrm-policy"]),
+    ("EPERM", &["netfilter.", "policy.", "service.", "route.xfrm-policy"]),
     ("EINVAL", &["route.", "pod."]),
     ("EACCES", &["route."]),
 ];
@@ -284,7 +284,12 @@ fn from_problem(
     let firewall = matches!(problem.kind, ProblemKind::Firewall { .. });
     Explanation {
         summary: problem.text.clone(),
-        evidence: problem.entry.iter().map(|entry| case.entry_line(problem, entry)).collect(),
+        evidence: problem
+            .entry
+            .iter()
+            .chain(problem.evidence())
+            .map(|entry| case.entry_line(problem, entry))
+            .collect(),
         fix: problem.fix(),
         confidence,
         place: silent.then(|| case.spot_place(problem)),

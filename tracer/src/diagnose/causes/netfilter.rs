@@ -3,11 +3,13 @@
 use super::{Cause, Explanation, likely};
 use crate::diagnose::Case;
 use crate::diagnose::death::Death;
-use crate::expect::firewall::{Decision, PacketView, Suspect, Verdict, evaluate, suspects};
-use crate::expect::walk::{Problem, ProblemKind, Seriousness, Spot, Stage};
+use crate::expect::firewall::{
+    Decision, Meaning, PacketView, Suspect, Verdict, evaluate, meaning, suspects,
+};
+use crate::expect::walk::{Problem, Seriousness, Spot, Stage, firewall_problem};
 use crate::facts::firewall::{Action, CtState, FirewallRule, Match, NfHook, TableFamily};
 use crate::facts::{Change, NetnsFacts};
-use crate::model::{Body, Hook, L4, Station};
+use crate::model::{Body, Direction, Hook, L4, Station};
 use crate::report::Confidence;
 
 pub(super) const CAUSES: &[Cause] = &[
@@ -17,6 +19,7 @@ pub(super) const CAUSES: &[Cause] = &[
         code: "netfilter.invalid",
         recognise: |case, death| rule(case, death, "netfilter.invalid"),
     },
+    Cause { code: "policy.denied", recognise: |case, death| rule(case, death, "policy.denied") },
     Cause {
         code: "netfilter.reject",
         recognise: |case, death| rule(case, death, "netfilter.reject"),
@@ -89,6 +92,9 @@ fn view(case: &Case<'_>, death: &Death<'_>) -> Option<PacketView> {
             view
         }
     };
+    if death.packet().is_some_and(|p| p.outer.is_none()) && opens(case, death, &view) {
+        view.ct = Some(vec![CtState::New]);
+    }
     view.ether_src = packet.eth.map(|eth| eth.src);
     view.ether_dst = packet.eth.map(|eth| eth.dst);
     let here = |p: &crate::model::Point| case.topology.station(p.station).netns_inum == death.netns;
@@ -116,6 +122,31 @@ fn view(case: &Case<'_>, death: &Death<'_>) -> Option<PacketView> {
     Some(view)
 }
 
+/// Whether the packet is the first of its connection: a SYN, or a request where nothing was ever
+/// answered.
+fn opens(case: &Case<'_>, death: &Death<'_>, view: &PacketView) -> bool {
+    /// SYN, RST and ACK, FIN (RFC 9293).
+    const SYN: u8 = 0x02;
+    const OTHERS: u8 = 0x01 | 0x04 | 0x10;
+    match view.tcp_flags {
+        Some(flags) => flags & SYN != 0 && flags & OTHERS == 0,
+        None => {
+            let answered = |j: &crate::model::Journey| j.direction == Direction::Reply;
+            death.direction == Direction::Forward
+                && case.trace.omitted == 0
+                && !case.trace.journeys.iter().any(answered)
+        }
+    }
+}
+
+/// What the likeliest suspect means, with what it decides.
+pub(super) fn understood(case: &Case<'_>, death: &Death<'_>) -> Option<(Decision, Meaning)> {
+    let (view, facts) = (view(case, death)?, case.netns_after(death.netns)?);
+    let decision = suspected(case, death).into_iter().next()?.decision;
+    let meaning = meaning(&decision, &view, facts)?;
+    Some((decision, meaning))
+}
+
 /// What may have dropped these packets, likeliest first.
 pub(super) fn suspected(case: &Case<'_>, death: &Death<'_>) -> Vec<Suspect> {
     let Some(view) = view(case, death) else { return Vec::new() };
@@ -130,7 +161,10 @@ pub(super) fn suspected(case: &Case<'_>, death: &Death<'_>) -> Vec<Suspect> {
 }
 
 /// Cause of a decision.
-fn code(decision: &Decision, facts: &NetnsFacts) -> &'static str {
+fn code(decision: &Decision, facts: &NetnsFacts, view: &PacketView) -> &'static str {
+    if let Some(meaning) = meaning(decision, view, facts) {
+        return meaning.cause;
+    }
     match (&decision.verdict, &decision.rule) {
         (Verdict::Reject(_), _) => "netfilter.reject",
         (_, None) => "netfilter.policy",
@@ -158,13 +192,14 @@ fn rule_of<'a>(decision: &Decision, facts: &'a NetnsFacts) -> Option<&'a Firewal
 fn rule(case: &Case<'_>, death: &Death<'_>, wanted: &str) -> Option<Explanation> {
     death.dropped("NETFILTER_DROP", "*").then_some(())?;
     let facts = case.netns_after(death.netns)?;
+    let view = view(case, death)?;
     let all = suspected(case, death);
     let first = all.first()?;
-    if code(&first.decision, facts) != wanted {
+    if code(&first.decision, facts, &view) != wanted {
         return None;
     }
-    let problem = as_problem(case, death, &first.decision);
-    let mut evidence = Vec::new();
+    let problem = as_problem(case, death, &first.decision, &view, facts);
+    let mut evidence = problem.evidence().to_vec();
     match first.rose {
         Some(1) => evidence.push("its counter rose by 1 packet during the trace".to_owned()),
         Some(n) => evidence.push(format!("its counter rose by {n} packets during the trace")),
@@ -178,7 +213,12 @@ fn rule(case: &Case<'_>, death: &Death<'_>, wanted: &str) -> Option<Explanation>
     let others = all.iter().skip(1).take(MORE).filter(|_| !sure);
     evidence.extend(others.map(|s| format!("or perhaps: {}", s.decision.describe())));
     Some(Explanation {
-        summary: text(case, death, &first.decision),
+        summary: match meaning(&first.decision, &view, facts) {
+            Some(meaning) => {
+                format!("{}: {}", meaning.summary, text(case, death, &first.decision))
+            }
+            None => text(case, death, &first.decision),
+        },
         evidence,
         fix: problem.fix(),
         confidence: if sure { Confidence::Proven } else { Confidence::Likely },
@@ -199,25 +239,15 @@ fn text(case: &Case<'_>, death: &Death<'_>, decision: &Decision) -> String {
 }
 
 /// In the shape that knows how to mend it.
-fn as_problem(case: &Case<'_>, death: &Death<'_>, decision: &Decision) -> Problem {
-    let reject = match &decision.verdict {
-        Verdict::Reject(with) => Some(with.clone()),
-        _ => None,
-    };
+fn as_problem(
+    case: &Case<'_>,
+    death: &Death<'_>,
+    decision: &Decision,
+    view: &PacketView,
+    facts: &NetnsFacts,
+) -> Problem {
     Problem {
-        kind: ProblemKind::Firewall {
-            backend: decision.backend.name().to_owned(),
-            family: decision.family.name().to_owned(),
-            table: decision.table.clone(),
-            chain: decision.chain.clone(),
-            hook: decision.hook.name().to_uppercase(),
-            rule: decision.rule.as_ref().map(|r| r.text.clone()),
-            handle: decision.rule.as_ref().and_then(|r| r.handle),
-            position: decision.rule.as_ref().map(|r| r.position),
-            reject,
-            outer: death.is_outer(),
-            redirect: None,
-        },
+        kind: firewall_problem(decision, view, facts, death.is_outer()),
         spot: Spot {
             node: death.place.node.clone().unwrap_or_default(),
             pod: death.place.pod.clone(),

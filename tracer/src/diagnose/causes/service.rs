@@ -3,20 +3,36 @@
 
 use std::net::IpAddr;
 
-use super::netfilter::suspected;
+use super::netfilter::understood;
 use super::{Cause, Explanation, likely, told};
 use crate::diagnose::Case;
 use crate::diagnose::death::Death;
+use crate::expect::firewall::{
+    Decision, Holds, Meaning, PacketView, evaluate, meaning, service_ports, wrong_port,
+};
 use crate::expect::ipvs;
-use crate::expect::translate::{Wanted, ports, targets};
+use crate::expect::translate::{Wanted, targets};
 use crate::facts::NetnsFacts;
-use crate::facts::firewall::{Action, FirewallRule, Match};
+use crate::facts::firewall::{CtState, NfHook};
 use crate::model::{Direction, Hook, L4, Leads, Role, Service};
 use crate::report::{Confidence, Place};
 
 pub(super) const CAUSES: &[Cause] = &[
-    Cause { code: "service.no-local-endpoint", recognise: no_local_endpoint },
-    Cause { code: "service.no-endpoints", recognise: no_endpoints },
+    Cause {
+        code: "service.no-local-endpoint",
+        recognise: |case, death| refusal(case, death, "service.no-local-endpoint"),
+    },
+    Cause {
+        code: "service.no-endpoints",
+        recognise: |case, death| {
+            refusal(case, death, "service.no-endpoints").or_else(|| without_servers(case, death))
+        },
+    },
+    Cause { code: "service.no-port", recognise: no_port },
+    Cause {
+        code: "service.not-found",
+        recognise: |case, death| refusal(case, death, "service.not-found"),
+    },
     Cause { code: "service.no-rules", recognise: no_rules },
     Cause { code: "service.stale-conntrack", recognise: stale },
     Cause { code: "service.dead-endpoint", recognise: dead },
@@ -38,136 +54,97 @@ fn untranslated(service: &Service, death: &Death<'_>) -> bool {
     death.direction == Direction::Forward && death.ip().is_some_and(|ip| ip.dst == service.ip)
 }
 
-/// The rule that dropped, as its tool prints it, when it is kube-proxy's for services that lead
-/// nowhere: it names them in a comment (pkg/proxy/iptables/proxier.go).
-fn refusal(case: &Case<'_>, death: &Death<'_>, comment: &str) -> Option<String> {
-    death.dropped("NETFILTER_DROP", "*").then_some(())?;
-    let suspects = suspected(case, death);
-    let rule = suspects.first()?.decision.rule.as_ref()?;
-    rule.text.contains(comment).then(|| suspects[0].decision.describe())
+/// Why kube-proxy refused the packets, if this is why: what dropped them says so, or what would have.
+fn refusal(case: &Case<'_>, death: &Death<'_>, code: &str) -> Option<Explanation> {
+    let seen = death.dropped("NETFILTER_DROP", "*");
+    let (decision, meaning) = if seen {
+        understood(case, death)?
+    } else {
+        // It may have died before it came to the rule: without translation there may be no route.
+        refuses(node(case, &service(case)?.translator)?, service(case)?, death)?
+    };
+    (meaning.cause == code).then(|| {
+        let place = case.where_words(death);
+        let rule = decision.describe();
+        let mut explanation =
+            told(format!("{} ({place}: {rule})", meaning.summary), meaning.fix.as_slice());
+        explanation.evidence = meaning.evidence;
+        with_rule(explanation, rule)
+    })
 }
 
-/// A rule with this comment that ends packets to the service.
-fn rule_about(facts: &NetnsFacts, service: &Service, comment: &str) -> Option<String> {
-    let rules = facts.firewall.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules);
-    let mut ending = rules.filter(|r| matches!(r.action, Action::Drop | Action::Reject { .. }));
-    let about = |rule: &&FirewallRule| {
-        let is = |what: &Match| match what {
-            Match::Dst(ranges) => {
-                Some(ranges.iter().any(|r| r.first == service.ip && r.last == service.ip))
-            }
-            Match::Dport(ranges) => {
-                Some(service.port.is_none_or(|port| ranges.iter().any(|r| r.contains(port))))
-            }
-            _ => None,
-        };
-        let answers: Vec<bool> = rule.conditions.iter().filter_map(|c| is(&c.what)).collect();
-        rule.text.contains(comment) && !answers.is_empty() && answers.iter().all(|fits| *fits)
+/// What the node's filters would do with the first packet to a service that nothing translates.
+fn refuses(
+    facts: &NetnsFacts,
+    service: &Service,
+    death: &Death<'_>,
+) -> Option<(Decision, Meaning)> {
+    if !untranslated(service, death) {
+        return None;
+    }
+    let ip = death.ip()?;
+    let packet = PacketView {
+        dport: service.port,
+        ct: Some(vec![CtState::New]),
+        mark: Some(0),
+        ..PacketView::new(ip.src, service.ip, ip.proto)
     };
-    ending.find(about).map(|rule| rule.text.clone())
+    [NfHook::Forward, NfHook::Input].into_iter().find_map(|hook| {
+        let evaluation = evaluate(facts, packet.tables(), hook, &packet);
+        let decision = evaluation.enders().find(|d| d.holds == Holds::Always)?.clone();
+        let meaning = meaning(&decision, &packet, facts)?;
+        Some((decision, meaning))
+    })
 }
 
 fn with_rule(explanation: Explanation, rule: String) -> Explanation {
     Explanation { rule: Some(rule), ..explanation }
 }
 
-fn no_local_endpoint(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let rule = refusal(case, death, "has no local endpoints")?;
-    let node = case.where_words(death);
-    Some(with_rule(
-        told(
-            format!(
-                "The service takes traffic at {node} only for pods there, and {node} has none of it: {rule}"
-            ),
-            &[
-                "send to a node that has a pod of the service (kubectl get endpointslices)"
-                    .to_owned(),
-                "or set externalTrafficPolicy (internalTrafficPolicy for a ClusterIP) to Cluster"
-                    .to_owned(),
-            ],
-        ),
-        rule,
-    ))
-}
-
 /// The virtual service of IPVS that packets died at for want of a real server (`ip_vs_leave`,
 /// net/netfilter/ipvs/ip_vs_core.c).
-fn without_servers(case: &Case<'_>, death: &Death<'_>) -> Option<String> {
+fn without_servers(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let service = service(case).filter(|s| untranslated(s, death))?;
     let found = ipvs::of(node(case, &service.translator)?, service)?;
     let none = ipvs::servers(found).next().is_none();
-    none.then(|| format!("ipvs {found} has no real server that takes connections"))
-}
-
-fn no_endpoints(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
-    let comment = "has no endpoints";
-    let rule = refusal(case, death, comment).or_else(|| {
-        // It may have died before it came to the rule: without translation there may be no route.
-        let service = service(case).filter(|s| untranslated(s, death))?;
-        rule_about(node(case, &service.translator)?, service, comment)
-    });
-    let rule = rule.or_else(|| without_servers(case, death))?;
-    Some(with_rule(
-        told(
-            format!("The service has no pod that is ready: {rule}"),
-            &[
-                "kubectl get endpointslices   # is any pod ready?".to_owned(),
-                "compare the service's selector with the pods' labels, and look at their readiness"
-                    .to_owned(),
-            ],
-        ),
-        rule,
-    ))
-}
-
-/// The rule of kube-proxy's that refuses what is for the address of a service and for none of its ports
-/// (pkg/proxy/ipvs/proxier.go).
-fn unserved(case: &Case<'_>, death: &Death<'_>) -> Option<String> {
-    death.dropped("NETFILTER_DROP", "*").then_some(())?;
-    let suspects = suspected(case, death);
-    let first = &suspects.first()?.decision;
-    (first.chain == "KUBE-IPVS-FILTER").then(|| first.describe())
-}
-
-/// The address is a service's, the port is not.
-fn other_port(facts: &NetnsFacts, service: &Service) -> Option<Explanation> {
-    let name = |proto: u8| match proto {
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        132 => "sctp".to_owned(),
-        other => other.to_string(),
-    };
-    let (port, known) = (service.port?, ports(facts, service.ip));
-    let is_own = |(p, n): &(u8, u16)| *n == port && service.proto.is_none_or(|own| own == *p);
-    if known.iter().any(is_own) {
-        return None;
-    }
-    let listed: Vec<String> =
-        known.iter().map(|(proto, port)| format!("{}/{port}", name(*proto))).collect();
-    let has = if listed.len() == 1 { "port" } else { "ports" };
-    let own = service.proto.map_or_else(String::new, |proto| name(proto) + "/");
-    (!listed.is_empty()).then(|| {
-        let text = format!(
-            "{} is the address of a service with {has} {}, not {own}{port}",
-            service.ip,
-            listed.join(", ")
-        );
-        let evidence =
-            ipvs::services_at(facts, service.ip).map(|(.., s)| format!("ipvs {s}")).take(8);
-        let evidence = evidence.collect();
+    none.then(|| {
+        let rule = format!("ipvs {found} has no real server that takes connections");
+        let text = format!("The service has no pod that is ready: {rule}");
         let fix = [
-            "send to a port that the service has".to_owned(),
-            "kubectl get service -A -o wide   # which service has the address, and which ports?"
+            "kubectl get endpointslices   # is any pod ready?".to_owned(),
+            "compare the service's selector with the pods' labels, and look at their readiness"
                 .to_owned(),
         ];
-        Explanation { evidence, ..told(text, &fix) }
+        with_rule(told(text, &fix), rule)
     })
+}
+
+/// The port is none of the service's, in a mode in which no rule says so.
+fn no_port(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
+    if let Some(explanation) = refusal(case, death, "service.no-port") {
+        return Some(explanation);
+    }
+    let service = service(case).filter(|s| s.leads == Leads::Nowhere)?;
+    if !untranslated(service, death) || death.dropped("NETFILTER_DROP", "*") {
+        return None;
+    }
+    let ports = service_ports(node(case, &service.translator)?, service.ip);
+    let ip = death.ip()?;
+    let ping = matches!(ip.l4, L4::Icmp { .. });
+    // One that is there is not the wrong one.
+    let known = |port| ports.iter().any(|p| (p.proto, p.port) == (ip.proto, port));
+    if ports.is_empty() || service.port.map_or(!ping, known) {
+        return None;
+    }
+    let packet =
+        PacketView { dport: service.port, ..PacketView::new(ip.src, service.ip, ip.proto) };
+    let meaning = wrong_port(&packet, &ports);
+    Some(told(meaning.summary, &meaning.fix))
 }
 
 fn no_rules(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     let service = service(case).filter(|s| s.leads == Leads::Nowhere)?;
-    let filter = unserved(case, death);
-    if !untranslated(service, death) || filter.is_none() && death.dropped("NETFILTER_DROP", "*") {
+    if !untranslated(service, death) || death.dropped("NETFILTER_DROP", "*") {
         return None;
     }
     let (address, node_name) = (service.address(), &service.translator);
@@ -175,10 +152,6 @@ fn no_rules(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
     if ipvs::of(facts, service).is_some() {
         // IPVS has it, and does not translate it, or only what carries a mark.
         return None;
-    }
-    if let Some(explanation) = other_port(facts, service) {
-        let evidence = explanation.evidence.into_iter().chain(filter).collect();
-        return Some(Explanation { evidence, ..explanation });
     }
     let mut explanation = told(
         format!("No rule on {node_name} translates {address}, and no pod or node has that address"),

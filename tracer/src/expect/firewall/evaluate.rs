@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::cost::cost;
-use super::matching::{self, Holds};
+use super::matching::{self, Holds, MARK};
 use super::{Decision, Evaluation, PacketView, RuleRef, Verdict, Via};
 use crate::facts::NetnsFacts;
 use crate::facts::firewall::{
@@ -40,6 +40,7 @@ pub fn evaluate(
     let mut decisions = Vec::new();
     let mut ends = Holds::Never;
     let mut budget = BUDGET;
+    let mut marked_by = Vec::new();
     for hooked in facts.firewall.chains_at(family, hook) {
         if !concerns(&hooked, &packet) {
             continue;
@@ -55,14 +56,15 @@ pub fn evaluate(
             packet,
             decisions: Vec::new(),
             doubts: Vec::new(),
+            marked_by,
             path: Vec::new(),
             followed: HashMap::new(),
             budget,
             gave_up: false,
         };
         let ended = run.base();
-        let Run { packet: after, decisions: found, budget: left, .. } = run;
-        (packet, budget) = (after, left);
+        let Run { packet: after, decisions: found, budget: left, marked_by: why, .. } = run;
+        (packet, budget, marked_by) = (after, left, why);
         if packet.ct == before {
             packet.ct = kept;
         }
@@ -107,6 +109,8 @@ struct Run<'a> {
     decisions: Vec<Decision>,
     /// Conditions that could not be judged, and on which depends what comes after them.
     doubts: Vec<String>,
+    /// What it depends on whether the packet has the mark that it may have.
+    marked_by: Vec<String>,
     /// Rules that led to the chain which is followed now.
     path: Vec<At<'a>>,
     /// What chains do that were followed to their end.
@@ -227,7 +231,14 @@ impl<'a> Run<'a> {
     fn all(&mut self, conditions: &[Condition]) -> Holds {
         let mut unclear = Vec::new();
         let holds = matching::all(conditions, &self.packet, self.facts, &mut unclear);
-        unclear.into_iter().for_each(|doubt| self.doubt(doubt));
+        for doubt in unclear {
+            // Rather what decides about the mark, where that is known.
+            if doubt.ends_with(MARK) && !self.marked_by.is_empty() {
+                self.marked_by.clone().into_iter().for_each(|doubt| self.doubt(doubt));
+            } else {
+                self.doubt(doubt);
+            }
+        }
         holds
     }
 
@@ -354,6 +365,9 @@ impl<'a> Run<'a> {
                 };
                 let unchanged = self.packet.mark.filter(|mark| set == Some(*mark));
                 self.packet.mark = if certain { set } else { unchanged };
+                if met == Holds::Unknown && self.packet.mark.is_none() {
+                    self.marked_by.clone_from(&self.doubts);
+                }
             }
             Action::NoTrack => self.packet.ct = certain.then(|| vec![CtState::Untracked]),
             Action::Unknown(text) if text.contains("mark") => self.packet.mark = None,

@@ -4,6 +4,9 @@ use super::{PacketView, sets};
 use crate::facts::NetnsFacts;
 use crate::facts::firewall::{Condition, CtState, Match, NamePattern, PortRange};
 
+/// How a condition about the packet's mark is told that cannot be judged.
+pub(super) const MARK: &str = "this mark";
+
 /// Whether something holds for packets of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Holds {
@@ -229,7 +232,7 @@ fn describe(condition: &Condition, packet: &PacketView, facts: &NetnsFacts) -> S
         Match::PhysdevIn(_) | Match::PhysdevOut(_) => format!("{not}this bridge port"),
         Match::Sport(_) | Match::Dport(_) | Match::Port(_) => format!("{not}this port"),
         Match::CtState(_) | Match::CtStatus(_) => format!("{not}this connection state"),
-        Match::Mark { .. } => format!("{not}this mark"),
+        Match::Mark { .. } => format!("{not}{MARK}"),
         Match::CtMark { .. } => format!("{not}this connection mark"),
         Match::TcpFlags { .. } => format!("{not}these TCP flags"),
         Match::Icmp { .. } => format!("{not}this ICMP type"),

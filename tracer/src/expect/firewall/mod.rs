@@ -7,6 +7,7 @@
 mod cost;
 mod evaluate;
 mod matching;
+mod meaning;
 mod sets;
 mod suspects;
 #[cfg(test)]
@@ -16,6 +17,9 @@ use std::net::IpAddr;
 
 pub use evaluate::evaluate;
 pub use matching::Holds;
+pub use meaning::{
+    Meaning, Owner, ServicePort, meaning, remedy, service_ports, untranslated, wrong_port,
+};
 pub use suspects::{Suspect, suspects};
 
 use crate::expect::Family;

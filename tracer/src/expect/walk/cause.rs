@@ -37,6 +37,9 @@ impl ProblemKind {
             Self::RpFilter { .. } => "route.rp-filter",
             Self::MartianSource { .. } => "route.martian-source",
             Self::TtlExceeded { .. } => "route.ttl-expired",
+            Self::Firewall { meaning: Some(meaning), .. } | Self::Untranslated { meaning } => {
+                meaning.cause
+            }
             Self::Firewall { redirect: Some(_), .. } => "netfilter.redirected",
             Self::Firewall { reject: Some(_), .. } => "netfilter.reject",
             Self::Firewall { rule: Some(_), .. } => "netfilter.drop",

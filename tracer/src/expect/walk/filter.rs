@@ -2,10 +2,12 @@
 
 use super::walker::{At, Fault, Walker};
 use super::{ProblemKind, Stage};
-use crate::expect::firewall::{Decision, Evaluation, Holds, PacketView, Verdict, evaluate};
+use crate::expect::firewall::{
+    Decision, Evaluation, Holds, PacketView, Verdict, evaluate, meaning, remedy,
+};
 use crate::expect::translate;
 use crate::facts::firewall::{NfHook, TableFamily};
-use crate::facts::{Link, Space};
+use crate::facts::{Link, NetnsFacts, Space};
 
 /// Where a packet is between interfaces.
 #[derive(Clone, Copy, Default)]
@@ -60,18 +62,31 @@ impl<'a> Walker<'a> {
             ..packet
         };
         let evaluation = evaluate(facts, family, hook, &packet);
-        self.judge(at, stage, &evaluation, outer);
+        self.judge(at, stage, &evaluation, &packet, outer);
         evaluation.packet
     }
 
-    fn judge(&mut self, at: At<'_>, stage: Stage, evaluation: &Evaluation, outer: bool) {
+    fn judge(
+        &mut self,
+        at: At<'_>,
+        stage: Stage,
+        evaluation: &Evaluation,
+        packet: &PacketView,
+        outer: bool,
+    ) {
+        let kind = |decision| firewall_problem(decision, packet, &at.space.facts, outer);
         let enders: Vec<&Decision> = evaluation.enders().collect();
         let surest = enders.iter().max_by_key(|d| d.holds);
         match (evaluation.ends, surest) {
             (Holds::Never, _) if redirection(evaluation).is_some() => {
                 let Some(decision) = redirection(evaluation) else { return };
-                let fault = Fault::deadly(kind(decision, outer), sentence(at, decision, outer));
+                let fault = Fault::deadly(kind(decision), sentence(at, decision, outer));
                 self.fault(at, stage, fault.entry(decision.describe()));
+            }
+            (Holds::Never, _) if perhaps_redirected(evaluation).is_some() => {
+                let Some(decision) = perhaps_redirected(evaluation) else { return };
+                let gap = format!("it depends on {}", decision.unclear.join(", "));
+                self.unknown(at, stage, decision.describe(), gap);
             }
             (Holds::Never, _) if !outer && translation(evaluation).is_some() => {
                 let Some((decision, rule)) = translation(evaluation) else { return };
@@ -98,16 +113,16 @@ impl<'a> Walker<'a> {
             (Holds::Always, Some(decision)) => {
                 let sure = decision.holds == Holds::Always;
                 let others = enders.len() - 1;
-                let mut text = sentence(at, decision, outer);
+                let mut text = ended(at, decision, packet, outer);
                 if !sure && others > 0 {
                     text += &format!(", or one of {others} others");
                 }
-                let fault = Fault::deadly(kind(decision, outer), text);
+                let fault = Fault::deadly(kind(decision), text);
                 self.fault(at, stage, fault.entry(decision.describe()));
             }
             (Holds::Sometimes, Some(decision)) => {
-                let text = format!("{}, for some packets", sentence(at, decision, outer));
-                let fault = Fault::harms(kind(decision, outer), text);
+                let text = format!("{}, for some packets", ended(at, decision, packet, outer));
+                let fault = Fault::harms(kind(decision), text);
                 self.fault(at, stage, fault.entry(decision.describe()));
             }
             (_, decision) => {
@@ -155,6 +170,15 @@ fn redirection(evaluation: &Evaluation) -> Option<&Decision> {
     })
 }
 
+/// The rule that may send the packet to another destination, which cannot be told.
+fn perhaps_redirected(evaluation: &Evaluation) -> Option<&Decision> {
+    let own = evaluation.packet.dst.to_string();
+    evaluation.decisions.iter().find(|d| {
+        d.holds == Holds::Unknown
+            && matches!(&d.verdict, Verdict::Dnat(to) if !to.starts_with(own.as_str()))
+    })
+}
+
 /// What let it pass, where there is more to tell than "nothing objected".
 fn passed(evaluation: &Evaluation, outer: bool) -> Option<String> {
     let of = if outer { "tunnel packet: " } else { "" };
@@ -167,7 +191,17 @@ fn passed(evaluation: &Evaluation, outer: bool) -> Option<String> {
     Some(format!("{of}{backend} table {}, chain {}: policy accept", decision.table, decision.chain))
 }
 
-fn kind(decision: &Decision, outer: bool) -> ProblemKind {
+/// The problem that a decision is for a packet. `outer`: the packet is a tunnel's.
+pub fn firewall_problem(
+    decision: &Decision,
+    packet: &PacketView,
+    facts: &NetnsFacts,
+    outer: bool,
+) -> ProblemKind {
+    let redirect = match &decision.verdict {
+        Verdict::Dnat(to) => Some(to.clone()),
+        _ => None,
+    };
     ProblemKind::Firewall {
         backend: decision.backend.name().to_owned(),
         family: decision.family.name().to_owned(),
@@ -182,10 +216,18 @@ fn kind(decision: &Decision, outer: bool) -> ProblemKind {
             _ => None,
         },
         outer,
-        redirect: match &decision.verdict {
-            Verdict::Dnat(to) => Some(to.clone()),
-            _ => None,
-        },
+        redirect,
+        meaning: meaning(decision, packet, facts).map(Box::new),
+        remedy: remedy(decision, packet, facts, outer),
+    }
+}
+
+/// What a drop or reject means, where that is known, and where it is.
+fn ended(at: At<'_>, decision: &Decision, packet: &PacketView, outer: bool) -> String {
+    let sentence = sentence(at, decision, outer);
+    match meaning(decision, packet, &at.space.facts) {
+        Some(meaning) => format!("{}: {sentence}", meaning.summary),
+        None => sentence,
     }
 }
 

@@ -124,7 +124,9 @@ pub(super) fn commands(kind: &ProblemKind, spot: &Spot) -> Vec<String> {
         ProblemKind::TtlExceeded { .. } => {
             vec!["# the sender has to set a larger TTL; traceroute does this on purpose".to_owned()]
         }
-        ProblemKind::Firewall { .. } => firewall(kind),
+        ProblemKind::Firewall { meaning: Some(meaning), .. }
+        | ProblemKind::Untranslated { meaning } => meaning.fix.clone(),
+        ProblemKind::Firewall { remedy, .. } => remedy.clone(),
         ProblemKind::Masquerade { table, chain, .. } => masquerade::unexpected(table, chain),
         ProblemKind::UnderlayAddressTaken { address, device, owner } => vec![
             format!("ip addr del {address} dev {device}   # it is node {owner}'s"),
@@ -248,40 +250,6 @@ fn neighbor(
         _ => vec![
             format!("{ip} neigh del {address} dev {device}"),
             format!("{ip} neigh show dev {device}"),
-        ],
-    }
-}
-
-fn firewall(kind: &ProblemKind) -> Vec<String> {
-    let ProblemKind::Firewall { backend, family, table, chain, hook, rule, handle, .. } = kind
-    else {
-        return Vec::new();
-    };
-    let six = if family == "ip6" { "6" } else { "" };
-    let iptables = match backend.as_str() {
-        "iptables-legacy" => Some(format!("ip{six}tables-legacy -t {table}")),
-        "iptables-nft" => Some(format!("ip{six}tables-nft -t {table}")),
-        _ => None,
-    };
-    match (iptables, rule) {
-        (Some(iptables), Some(rule)) => {
-            let rule = rule
-                .strip_prefix("-A ")
-                .map_or_else(|| format!("{chain} {rule}"), |rule| rule.trim().to_owned());
-            vec![format!("{iptables} -D {rule}")]
-        }
-        (Some(iptables), None) => vec![format!("{iptables} -P {chain} ACCEPT")],
-        (None, Some(_)) => match handle {
-            Some(handle) => {
-                vec![format!("nft delete rule {family} {table} {chain} handle {handle}")]
-            }
-            None => vec![format!("nft -a list chain {family} {table} {chain}")],
-        },
-        (None, None) => vec![
-            format!(
-                "nft add rule {family} {table} {chain} accept   # or what of it should pass {hook}"
-            ),
-            format!("nft chain {family} {table} {chain} '{{ policy accept; }}'"),
         ],
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::expect::firewall::Meaning;
 use crate::model::Mac;
 
 /// A route or rule that refuses.
@@ -255,6 +256,15 @@ pub enum ProblemKind {
         outer: bool,
         /// To where it sends the packet instead, where it does that.
         redirect: Option<String>,
+        /// What it means in Kubernetes, where that is known.
+        meaning: Option<Box<Meaning>>,
+        /// What lets the packet pass, best first.
+        remedy: Vec<String>,
+    },
+    /// A service address that no rule translates.
+    Untranslated {
+        /// Why, as far as rules tell.
+        meaning: Box<Meaning>,
     },
     /// The source is translated on the way from pod to pod.
     Masquerade {

@@ -19,18 +19,20 @@ mod fix;
 mod kind;
 mod leave;
 mod masquerade;
+mod nowhere;
 mod problem;
 mod route;
 mod text;
 mod walker;
 
+pub use filter::firewall_problem;
 pub use kind::{Neighborhood, ProblemKind, RefusalKind};
 pub use problem::{Problem, Seriousness};
 
 use crate::expect::Family;
 use crate::expect::side::{self, Side};
 use crate::facts::{PathFacts, RouteHit, is_link_local};
-use crate::model::{Direction, EndKind, Hook, Point, Role, Topology};
+use crate::model::{Direction, EndKind, Hook, Leads, Point, Role, Topology};
 use route::Leg;
 use walker::{At, Walker};
 
@@ -205,12 +207,19 @@ pub fn walk(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, direction: 
         // and say nothing about the translated packet.
         return Walk { direction, steps: Vec::new(), problems: Vec::new() };
     }
+    let to_nowhere = from.end.service.as_ref().is_some_and(|s| s.leads == Leads::Nowhere);
+    if to_nowhere {
+        // Nobody is there who could answer.
+        return Walk { direction, steps: Vec::new(), problems: Vec::new() };
+    }
     let from = from.sending(side::sent_to(facts, &topology.aliases, direction, to.ip));
     let mut walker = Walker::new(facts, topology, flow, direction, [from, to]);
     if let Some(ip) = walker.in_place_of_receiver() {
         walker.packet.dst = ip;
     }
-    if walker.to.is_outside() {
+    if walker.leads_nowhere() {
+        walker.walk_nowhere();
+    } else if walker.to.is_outside() {
         walker.over_the_edge();
     } else if walker.from.is_outside() {
         walker.in_from_outside();

@@ -52,6 +52,15 @@ impl Problem {
         self.kind.cause()
     }
 
+    /// What it is read from, beside [`Problem::entry`].
+    pub fn evidence(&self) -> &[String] {
+        match &self.kind {
+            ProblemKind::Firewall { meaning: Some(meaning), .. }
+            | ProblemKind::Untranslated { meaning } => &meaning.evidence,
+            _ => &[],
+        }
+    }
+
     /// Commands that mend it, as typed in the namespace of [`Problem::spot`] or where the comment
     /// in them says; best first.
     pub fn fix(&self) -> Vec<String> {

@@ -15,6 +15,8 @@ pub fn render(audit: &Audit, options: &TextOptions) -> String {
     headline(&mut canvas, audit);
     if let Some(problem) = &audit.first_break {
         details(&mut canvas, problem);
+    } else if audit.verdict == Soundness::Unclear {
+        open(&mut canvas, audit);
     }
     backends(&mut canvas, audit);
     for walk in &audit.directions {
@@ -81,6 +83,21 @@ fn backends(canvas: &mut Canvas, audit: &Audit) {
     }
 }
 
+/// What has to be known first.
+fn open(canvas: &mut Canvas, audit: &Audit) {
+    /// Lines shown.
+    const SHOWN: usize = 4;
+    canvas.paragraph(
+        Line::new().plain("  "),
+        2,
+        Tone::Strong,
+        "Nothing is known to be wrong, but not everything is known.",
+    );
+    for (i, what) in audit.unknown.iter().take(SHOWN).enumerate() {
+        verdict::detail(canvas, 2, if i == 0 { "not known" } else { "" }, Tone::Warn, what);
+    }
+}
+
 /// Says what, where, on what evidence, and how to mend it.
 fn details(canvas: &mut Canvas, problem: &ProblemReport) {
     canvas.paragraph(Line::new().plain("  "), 2, Tone::Strong, &problem.summary);
@@ -100,6 +117,9 @@ fn details(canvas: &mut Canvas, problem: &ProblemReport) {
     }
     if let Some(entry) = &problem.entry {
         verdict::detail(canvas, 2, "evidence", Tone::Plain, entry);
+    }
+    for line in &problem.evidence {
+        verdict::detail(canvas, 2, "", Tone::Plain, line);
     }
     for (i, fix) in problem.fix.iter().enumerate() {
         verdict::detail(canvas, 2, if i == 0 { "fix" } else { "" }, Tone::Good, fix);
