@@ -46,7 +46,8 @@ const MAX_EXTENSIONS: usize = 8;
 /// Decodes a frame. `l3` is where its network header stands, `ethertype` what it is, `frame_len`
 /// the length of the whole frame in bytes (used where a header cannot state it).
 ///
-/// `None` when not even the network header is there.
+/// `None` when not even the network header is there, or the capture ends before what identifies the
+/// packet.
 pub fn parse_frame(
     data: &[u8],
     l3: usize,
@@ -78,7 +79,8 @@ fn body(data: &[u8], ethertype: u16, len: u32, vxlan_ports: &[u16]) -> Option<Bo
             if let Some(neighbor) = neighbor_discovery(&network, rest) {
                 return Some(Body::Neighbor(neighbor));
             }
-            Some(Body::Ip(ip(network, rest, vxlan_ports, true)))
+            let ip = ip(network, rest, vxlan_ports, true);
+            (!is_cut(&ip, rest)).then_some(Body::Ip(ip))
         }
         ethertype::ARP => arp(data).map(Body::Neighbor),
         other => Some(Body::Other(other)),
@@ -267,6 +269,15 @@ fn ip(network: Network, rest: &[u8], vxlan_ports: &[u16], quoting: bool) -> Ip {
         l4,
         payload_hash,
     }
+}
+
+/// Whether the capture ends before what tells this packet from others: TCP is followed by its sequence
+/// numbers, all else by its identification, where it has one.
+fn is_cut(ip: &Ip, rest: &[u8]) -> bool {
+    let known = matches!(ip.proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6);
+    let first = ip.fragment.is_none_or(|f| f.offset == 0);
+    let unread = known && first && matches!(ip.l4, L4::Other);
+    unread && ip.payload_len as usize > rest.len() && (ip.proto == proto::TCP || ip.id == 0)
 }
 
 /// FNV-1a, 32 bits: cheap, and collisions only matter among packets alike in all else.

@@ -7,10 +7,12 @@
 
 mod headers;
 mod symbols;
+mod unread;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use tracer_common::{DropTrailer, HOOK_EGRESS, HOOK_INGRESS, HopHeader, KIND_DROP, KIND_HOP};
@@ -18,8 +20,11 @@ use zerocopy::FromBytes;
 
 pub use headers::parse_frame;
 pub use symbols::Symbols;
+pub use unread::Unread;
 
-use crate::model::{DropInfo, Event, EventKind, Gso, Hook, Reading, StationId, Topology};
+use crate::model::{
+    Body, DropInfo, Event, EventKind, Gso, Hook, L4, Packet, Reading, StationId, Topology,
+};
 
 /// Ring-buffer records, copied out one behind the other: each a 32-bit length in host byte order
 /// and then as many bytes.
@@ -248,7 +253,11 @@ impl Unpacker {
 #[derive(Clone, Debug)]
 pub struct Parser {
     stations: HashMap<(u32, u32), StationId>,
+    /// Node that each namespace belongs to.
+    nodes: HashMap<u32, String>,
     vxlan_ports: Vec<u16>,
+    /// Addresses of the flow, translated ones too.
+    flow: HashSet<IpAddr>,
 }
 
 impl Parser {
@@ -260,10 +269,42 @@ impl Parser {
             .zip(0u16..)
             .map(|(s, i)| ((s.netns_inum, s.ifindex), StationId(i)))
             .collect();
-        Self { stations, vxlan_ports: topology.vxlan_ports.clone() }
+        let nodes = topology.stations.iter().map(|s| (s.netns_inum, s.node.clone())).collect();
+        let ends = [&topology.src, &topology.dst].into_iter().flatten();
+        let aliases = topology.aliases.iter().flat_map(|alias| [alias.ip, alias.real]);
+        let flow = ends.flat_map(|end| end.ips.iter().copied()).chain(aliases).collect();
+        Self { stations, nodes, vxlan_ports: topology.vxlan_ports.clone(), flow }
     }
 
-    /// The event; `None` when not even the network header is there.
+    /// The node that a namespace belongs to.
+    pub fn node(&self, netns_inum: u32) -> Option<&str> {
+        self.nodes.get(&netns_inum).map(String::as_str)
+    }
+
+    /// Reads an event, and counts it where it happened when it cannot be read. `None`: a record that is
+    /// no event at all.
+    pub fn read(&self, raw: Option<RawEvent<'_>>, unread: &mut Unread) -> Option<Event> {
+        let netns = raw.as_ref().map(|raw| raw.netns_inum);
+        let event = raw.and_then(|raw| self.parse(raw));
+        if event.is_none() {
+            unread.count(netns.and_then(|netns| self.node(netns)));
+        }
+        event
+    }
+
+    /// Whether this is a tunnel's packet in which the flow's was found by the kernel side, and which
+    /// could not be read here: its VXLAN header says that it is invalid, or the capture ends in it. (As
+    /// what it is outside, it would not have been let through.)
+    fn is_unread_tunnel(&self, packet: &Packet) -> bool {
+        let Body::Ip(ip) = &packet.body else { return false };
+        let L4::Udp { dport, .. } = ip.l4 else { return false };
+        packet.outer.is_none()
+            && self.vxlan_ports.contains(&dport)
+            && !(self.flow.contains(&ip.src) && self.flow.contains(&ip.dst))
+    }
+
+    /// The event; `None` when its packet cannot be told from others: not even the network header is
+    /// there, or the capture ends before what identifies it.
     pub fn parse(&self, raw: RawEvent<'_>) -> Option<Event> {
         let packet = parse_frame(
             &raw.data,
@@ -271,7 +312,8 @@ impl Parser {
             raw.protocol,
             raw.len,
             &self.vxlan_ports,
-        )?;
+        )
+        .filter(|packet| !self.is_unread_tunnel(packet))?;
         Some(Event {
             time_ns: raw.time_ns,
             error_ns: 0,
@@ -293,14 +335,14 @@ impl Parser {
 pub struct Decoder {
     unpacker: Arc<Unpacker>,
     parser: Parser,
-    undecodable: u64,
+    unread: Unread,
 }
 
 impl Decoder {
     /// A decoder for programs whose slots stand for the namespaces with these inodes.
     pub fn new(topology: &Topology, slots: Vec<u32>, names: NameSource) -> Self {
         let unpacker = Arc::new(Unpacker::new(slots, names));
-        Self { unpacker, parser: Parser::new(topology), undecodable: 0 }
+        Self { unpacker, parser: Parser::new(topology), unread: Unread::default() }
     }
 
     /// Its first half.
@@ -309,18 +351,15 @@ impl Decoder {
     }
 
     /// Records that could not be decoded so far.
-    pub fn undecodable(&self) -> u64 {
-        self.undecodable
+    pub fn unread(&self) -> &Unread {
+        &self.unread
     }
 
     /// Decodes all records of a batch, in their order.
     pub fn decode(&mut self, batch: &Batch) -> Vec<Event> {
         let mut events = Vec::with_capacity(batch.len());
         for record in batch.records() {
-            match self.unpacker.unpack(record).and_then(|raw| self.parser.parse(raw)) {
-                Some(event) => events.push(event),
-                None => self.undecodable += 1,
-            }
+            events.extend(self.parser.read(self.unpacker.unpack(record), &mut self.unread));
         }
         events
     }

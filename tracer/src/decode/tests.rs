@@ -3,7 +3,7 @@ use tracer_common::{STACK_FRAMES, matched};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
-use crate::model::{Body, Ip, L4, Mac, Packet};
+use crate::model::{Body, Ip, L4, Loss, Mac, Packet};
 
 const A: [u8; 4] = [10, 10, 0, 2];
 const B: [u8; 4] = [10, 10, 1, 2];
@@ -189,6 +189,13 @@ fn decoder() -> Decoder {
     Decoder::new(&Topology::default(), vec![77], Box::new(|| names))
 }
 
+/// What could not be read, by node.
+fn lost(decoder: &Decoder) -> Vec<(String, u64)> {
+    let mut losses = vec![("?".to_owned(), Loss::default())];
+    decoder.unread().add_to(&mut losses);
+    losses.into_iter().map(|(node, loss)| (node, loss.undecodable)).filter(|l| l.1 > 0).collect()
+}
+
 #[test]
 fn a_hop_record_becomes_an_event() {
     let data = ping();
@@ -199,7 +206,7 @@ fn a_hop_record_becomes_an_event() {
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].netns_inum, events[0].ifindex), (77, 3));
     assert_eq!(events[0].kind, EventKind::Hop(Hook::Egress));
-    assert_eq!(decoder.undecodable(), 0);
+    assert_eq!(lost(&decoder), []);
 }
 
 #[test]
@@ -232,7 +239,74 @@ fn nonsense_is_counted_not_believed() {
     batch.push(&record(&HopHeader { caplen: 9999, ..header(&data) }, &[&data]));
     let mut decoder = decoder();
     assert!(decoder.decode(&batch).is_empty());
-    assert_eq!(decoder.undecodable(), 5);
+    // Two are no events at all; that slot 9 is unknown as well.
+    assert_eq!(lost(&decoder), [("?".to_owned(), 5)]);
+}
+
+fn raw(data: &[u8]) -> RawEvent<'_> {
+    RawEvent {
+        machine: 0,
+        time_ns: 1,
+        netns_inum: 77,
+        ifindex: 3,
+        skb: 2,
+        len: data.len() as u32,
+        gso: None,
+        kind: EventKind::Hop(Hook::Egress),
+        l3_offset: 14,
+        protocol: 0x0800,
+        data: Cow::Borrowed(data),
+    }
+}
+
+#[test]
+fn a_tunnel_packet_that_cannot_be_read_is_counted_at_its_node() {
+    let mut topology = crate::correlate::testing::cross_node();
+    topology.stations[0].netns_inum = 77;
+    topology.vxlan_ports = vec![8472];
+    let node = topology.stations[0].node.clone();
+    let parser = Parser::new(&topology);
+    let good = in_vxlan(&ping(), 8472);
+    // Without the flag that says that there is a network identifier; cut off in the inner header.
+    let mut flagless = good.clone();
+    flagless[14 + 20 + 8] = 0;
+    let mut unread = Unread::default();
+    assert!(parser.read(Some(raw(&good)), &mut unread).is_some());
+    assert!(parser.read(Some(raw(&flagless)), &mut unread).is_none());
+    assert!(parser.read(Some(raw(&good[..70])), &mut unread).is_none());
+    let mut losses = Vec::new();
+    unread.add_to(&mut losses);
+    assert_eq!(losses, [(node, Loss { undecodable: 2, ..Loss::default() })]);
+    // What the flow itself sends to that port is no tunnel.
+    let own = builder().ipv4(A, B, 64).udp(50000, 8472);
+    topology.src.as_mut().unwrap().ips = vec![A.into()];
+    topology.dst.as_mut().unwrap().ips = vec![B.into()];
+    assert!(
+        Parser::new(&topology)
+            .parse(raw(&bytes(|out| own.write(out, &[0; 20]).unwrap())))
+            .is_some()
+    );
+}
+
+#[test]
+fn what_is_cut_off_before_it_can_be_told_apart_is_not_read() {
+    // 60 bytes of IPv4 header leave no room for a transport header in 64.
+    let options: etherparse::Ipv4Options = [1; 40].as_slice().try_into().unwrap();
+    let header = |proto| {
+        let mut ip = etherparse::Ipv4Header::new(40, 64, proto, A, B).unwrap();
+        (ip.options, ip.identification) = (options.clone(), 7);
+        builder().ip(etherparse::IpHeaders::Ipv4(ip, Default::default()))
+    };
+    let parser = Parser::new(&Topology::default());
+    let tcp = bytes(|out| {
+        header(etherparse::IpNumber::TCP).tcp(1, 2, 3, 4).write(out, &[0; 40]).unwrap()
+    });
+    assert!(parser.parse(raw(&tcp)).is_some());
+    assert!(parser.parse(raw(&tcp[..76])).is_none());
+    // By its number it can be followed all the same.
+    let udp =
+        bytes(|out| header(etherparse::IpNumber::UDP).udp(1, 2).write(out, &[0; 40]).unwrap());
+    assert!(parser.parse(raw(&udp[..76])).is_some());
 }
 
 proptest::proptest! {

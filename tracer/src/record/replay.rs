@@ -8,7 +8,7 @@ use super::format::{
 use super::reader::{Next, ReadError, Reader};
 use super::{SCHEMA, limits};
 use crate::analysis::{self, Analysis, Analyzed, Large, State};
-use crate::decode::{Parser, RawEvent};
+use crate::decode::{Parser, RawEvent, Unread};
 use crate::diagnose::Meta;
 use crate::expect::Family;
 use crate::facts::PathFacts;
@@ -65,7 +65,7 @@ struct Player {
     /// Every event, where they are asked for.
     kept: Option<Vec<Event>>,
     events: u64,
-    undecodable: u64,
+    unread: Unread,
     first_ns: Option<u64>,
     last_ns: u64,
 }
@@ -263,14 +263,11 @@ impl Player {
         self.first_ns.get_or_insert(raw.time_ns);
         self.last_ns = self.last_ns.max(raw.time_ns);
         let Some((_, parser)) = &self.running else { return };
-        match parser.parse(raw) {
-            Some(event) => {
-                if let Some(kept) = &mut self.kept {
-                    kept.push(event.clone());
-                }
-                self.batch.push(event);
+        if let Some(event) = parser.read(Some(raw), &mut self.unread) {
+            if let Some(kept) = &mut self.kept {
+                kept.push(event.clone());
             }
-            None => self.undecodable += 1,
+            self.batch.push(event);
         }
     }
 
@@ -316,8 +313,8 @@ impl Player {
         self.duration_ns = self.last_ns.saturating_sub(self.first_ns.unwrap_or(self.last_ns));
         let mut observation = std::mem::take(&mut self.observed.observation);
         observation.end_ns = observation.end_ns.max(self.last_ns);
-        let loss = Loss { undecodable: self.undecodable, ..self.losses.capture.clone() };
-        observation.loss = vec![(self.first_node(), loss)];
+        observation.loss = vec![(self.first_node(), self.losses.capture.clone())];
+        self.unread.add_to(&mut observation.loss);
         let Some((analysis, _)) = self.running.take() else {
             return Err(Wrong::foreign("it holds nothing"));
         };

@@ -118,12 +118,7 @@ impl Session {
         let events = Arc::new(events);
         self.record(|recorder| recorder.batch(&events));
         let mut decoded = Vec::with_capacity(events.len());
-        let mut undecodable = 0;
-        events.for_each(|raw| match raw.and_then(|raw| self.parser.parse(raw)) {
-            Some(event) => decoded.push(event),
-            None => undecodable += 1,
-        });
-        self.undecodable += undecodable;
+        events.for_each(|raw| decoded.extend(self.parser.read(raw, &mut self.unread)));
         events.release();
         self.analysis.push(decoded);
         if self.spec.watched {
@@ -185,9 +180,7 @@ impl Session {
     pub(super) fn losses(&self) -> Vec<(String, Loss)> {
         let sources = self.feeds.sources.iter();
         let mut losses: Vec<_> = sources.map(|s| (s.node.clone(), s.loss.clone())).collect();
-        if let Some((_, loss)) = losses.last_mut() {
-            loss.undecodable += self.undecodable;
-        }
+        self.unread.add_to(&mut losses);
         losses
     }
 

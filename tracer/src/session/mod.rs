@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::analysis::{self, Analysis, Analyzed, Large, State};
-use crate::decode::Parser;
+use crate::decode::{Parser, Unread};
 use crate::diagnose::Meta;
 use crate::endpoint::{self, Destination, Resolved};
 use crate::expect::{self, Family};
@@ -105,7 +105,7 @@ pub struct Session {
     feeds: Feeds,
     parser: Parser,
     /// Events that could not be decoded here.
-    undecodable: u64,
+    unread: Unread,
     /// When the analysis was last told how far the nodes have come.
     told: Instant,
     /// Clocks that were read: before there was a recorder, or where an excerpt may be asked for.
@@ -196,7 +196,7 @@ impl Session {
             probe: None,
             feeds,
             parser,
-            undecodable: 0,
+            unread: Unread::default(),
             told: now,
             stop,
             round_trips: Vec::new(),
