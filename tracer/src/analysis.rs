@@ -405,7 +405,7 @@ impl Analyzed {
                 other.verdict.summary
             ));
         }
-        Some(main)
+        Some(diagnose::guard::checked(main))
     }
 }
 

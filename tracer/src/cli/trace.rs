@@ -228,9 +228,9 @@ impl ProgressLine {
         }
         self.drawn = Some(Instant::now());
         let p = session.progress();
-        let probe = p.sent.map_or_else(String::new, |sent| format!("{sent} sent, "));
+        let probe = p.sent.map_or_else(String::new, |sent| format!("probe {sent}, "));
         eprint!(
-            "\r\x1b[K{:.0}s  {probe}{} seen, {} arrived, {} replies arrived  (Ctrl-C ends)",
+            "\r\x1b[K{:.0}s  {probe}{} sent, {} delivered, {} replied  (Ctrl-C ends)",
             p.elapsed.as_secs_f64(),
             p.seen,
             p.arrived,

@@ -1,12 +1,12 @@
 //! Finding the journey that a drop event ended, and what refusals tell the sender.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::Correlator;
 use super::identity::{Datagram, Flow, Identity, direction, identify};
 use super::live::Phase;
 use super::noise::harmless;
-use crate::model::{Body, DropInfo, Event, JourneyDrop, L4};
+use crate::model::{Body, DropInfo, Event, JourneyDrop, L4, Topology};
 
 /// Drop events kept that belong to no journey.
 const MAX_STRAY: usize = 1000;
@@ -36,6 +36,38 @@ impl Resets {
     pub fn answered(&self, flow: &Flow, start_ns: u64, drop_ns: u64) -> bool {
         let until = drop_ns.saturating_add(RESET_WITHIN_NS);
         self.0.get(flow).is_some_and(|times| times.iter().any(|t| (start_ns..=until).contains(t)))
+    }
+}
+
+/// Drop events that belong to no journey: the first of them, and how many more there were.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    pub kept: Vec<JourneyDrop>,
+    /// Those that are only counted, by node.
+    pub omitted: BTreeMap<String, u64>,
+    nodes: HashMap<u32, String>,
+    /// A node of each machine, for namespaces that are none's.
+    machines: BTreeMap<u16, String>,
+}
+
+impl Strays {
+    pub fn of(topology: &Topology) -> Self {
+        let mut strays = Self::default();
+        for station in &topology.stations {
+            strays.nodes.insert(station.netns_inum, station.node.clone());
+            let machine = topology.machine(&station.node);
+            strays.machines.entry(machine).or_insert_with(|| station.node.clone());
+        }
+        strays
+    }
+
+    fn add(&mut self, drop: JourneyDrop) {
+        if self.kept.len() < MAX_STRAY {
+            return self.kept.push(drop);
+        }
+        let node = self.nodes.get(&drop.netns_inum);
+        let node = node.or_else(|| self.machines.get(&drop.clock.machine));
+        *self.omitted.entry(node.cloned().unwrap_or_default()).or_default() += 1;
     }
 }
 
@@ -118,8 +150,6 @@ impl Correlator {
     }
 
     fn stray(&mut self, drop: JourneyDrop) {
-        if self.stray.len() < MAX_STRAY {
-            self.stray.push(drop);
-        }
+        self.strays.add(drop);
     }
 }

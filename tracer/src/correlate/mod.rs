@@ -38,7 +38,7 @@ use std::collections::{HashMap, VecDeque};
 use alias::Aliases;
 use archive::{Archive, Bench};
 use datagram::Datagrams;
-use drops::Resets;
+use drops::{Resets, Strays};
 use errors::Errors;
 use identity::{Ends, Identity, direction, identify};
 use live::{Home, Live, Phase, Store};
@@ -47,9 +47,7 @@ use outcome::Window;
 use plan::Plan;
 use stream::Streams;
 
-use crate::model::{
-    Body, Direction, Event, EventKind, JourneyDrop, L4, Observation, Point, Topology, Trace,
-};
+use crate::model::{Body, Direction, Event, EventKind, L4, Observation, Point, Topology, Trace};
 
 pub use clock::{Clocks, MAX_DRIFT_PPM, Placed};
 pub use dispatch::{Dispatch, To};
@@ -118,7 +116,7 @@ pub struct Correlator {
     neighbors: Neighbors,
     errors: Errors,
     resets: Resets,
-    stray: Vec<JourneyDrop>,
+    strays: Strays,
     /// Delivered journeys with the time at which they are let go.
     leaving: VecDeque<(u64, u64)>,
     archive: Archive,
@@ -144,7 +142,7 @@ impl Correlator {
             neighbors: Neighbors::default(),
             errors: Errors::default(),
             resets: Resets::default(),
-            stray: Vec::new(),
+            strays: Strays::of(topology),
             leaving: VecDeque::new(),
             archive: Archive::new(limits.keep_journeys),
             progress: Progress::default(),
@@ -228,7 +226,8 @@ impl Correlator {
             summary: stats.summary(&self.plan),
             resolutions: self.neighbors.resolutions,
             icmp_errors: self.errors.reports,
-            stray_drops: self.stray,
+            stray_drops: self.strays.kept,
+            stray_omitted: self.strays.omitted,
             clocks: Vec::new(),
         }
     }
@@ -236,7 +235,7 @@ impl Correlator {
     /// Gives what was followed its times anew.
     pub fn retime(&mut self, clocks: &Clocks) {
         self.store.iter_mut().chain(self.archive.kept_mut()).for_each(|live| live.retime(clocks));
-        for drop in &mut self.stray {
+        for drop in &mut self.strays.kept {
             drop.time_ns = clocks.place(drop.clock).ns;
         }
     }

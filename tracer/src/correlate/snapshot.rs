@@ -83,7 +83,8 @@ impl Correlator {
             summary: stats.summary(&self.plan),
             resolutions: recently(&self.neighbors.resolutions, since_ns, |r| r.time_ns),
             icmp_errors: recently(&self.errors.reports, since_ns, |r| r.time_ns),
-            stray_drops: recently(&self.stray, since_ns, |d| d.time_ns),
+            stray_drops: recently(&self.strays.kept, since_ns, |d| d.time_ns),
+            stray_omitted: self.strays.omitted.clone(),
             clocks: Vec::new(),
         };
         Recent { trace, span_ns: end_ns.saturating_sub(since_ns) }

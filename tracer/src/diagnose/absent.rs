@@ -15,9 +15,9 @@ use crate::report::{Confidence, KernelReason, Place, Status, Verdict};
 /// No packet of a direction was seen at all.
 pub(super) fn no_traffic(case: &Case<'_>, direction: Direction) -> Verdict {
     let (from, to) = case.ends(direction);
-    let lost = case.observation.events_lost();
+    let losses = case.observation.losses();
     let doubt = match case.observation.unreachable.first() {
-        _ if lost > 0 => Some(format!("{lost} events were lost")),
+        _ if losses.is_some() => losses,
         Some(gone) => Some(format!("node {} could not be observed to the end", gone.node)),
         None => None,
     };
@@ -280,13 +280,17 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
         return nothing;
     }
     let share = of_packets(missing, probe.sent);
-    if probe.proto == "udp" {
-        let note = format!("{to} did not answer {share}, which UDP does not ask for.");
-        return Answers { note: Some(note), ..nothing };
-    }
+    let udp = probe.proto == "udp";
     if Counts::of(case, Direction::Reply).delivered >= probe.sent {
-        let note = format!("Answers reached {from}, but the probe missed {missing} of them.");
-        return Answers { note: Some(note), ..nothing };
+        let summary = format!(
+            "Answers reached {from}, but the probe missed {missing} of them: they came too late, or \
+             were not accepted."
+        );
+        let verdict = Verdict {
+            confidence: Confidence::Possible,
+            ..plain(Status::Degraded, Some(Direction::Reply), summary)
+        };
+        return Answers { verdict: Some(verdict), ..nothing };
     }
     let last = case.topology.path(Direction::Forward).last().copied();
     let seen = last.map(|p| point_text(case.topology, p));
@@ -300,10 +304,17 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
     let station = last.map(|p| case.topology.station(p.station));
     let missed = case.observation.events_lost() > 0 || !case.observation.unreachable.is_empty();
     let (status, confidence) = match (missed, probe.answered) {
+        (true, _) => (Status::Inconclusive, Confidence::Possible),
+        // Whoever only listens need not answer.
+        (false, 0) if udp => (Status::Degraded, Confidence::Possible),
         (false, 0) => (Status::Lost, Confidence::Likely),
         (false, _) => (Status::Degraded, Confidence::Likely),
-        (true, _) => (Status::Inconclusive, Confidence::Possible),
     };
+    if udp {
+        evidence.push(
+            "UDP itself asks for no answer: a server may be one that only listens".to_owned(),
+        );
+    }
     evidence.extend(case.observation.holes().filter(|_| missed));
     let open = open_resolution(case, Direction::Reply);
     evidence.extend(open.map(|r| {
@@ -341,7 +352,10 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
         ..plain(
             status,
             Some(Direction::Reply),
-            format!("{to} received the packets and did not answer {share}."),
+            match probe.answered {
+                0 => format!("{to} received the packets but sent no reply: {share}."),
+                _ => format!("{to} received the packets and did not answer {share}."),
+            },
         )
     };
     Answers { verdict: Some(causes::explain(case, &death, verdict)), ..nothing }

@@ -127,6 +127,7 @@ pub fn merged(legs: Vec<Leg>, probe: Option<&ProbeResult>) -> Option<Report> {
             add(&mut report, leg.report, &mut numbers);
         }
     }
+    report.packets.told_by(probe);
     report.journeys.sort_by_key(|j| j.start_ns);
     Some(report)
 }
@@ -325,12 +326,7 @@ impl Numbers {
 
 /// Adds what was seen of another leg.
 fn add(report: &mut Report, mut other: Report, numbers: &mut Numbers) {
-    let (all, more) = (&mut report.packets, &other.packets);
-    all.sent += more.sent;
-    all.delivered += more.delivered;
-    all.replied += more.replied;
-    all.retransmitted += more.retransmitted;
-    all.duplicated += more.duplicated;
+    report.packets.add(&other.packets);
     let ids = numbers.renumber(&mut other.journeys);
     report.journeys.append(&mut other.journeys);
     report.journeys_omitted += other.journeys_omitted;

@@ -11,7 +11,7 @@ use super::text::{icmp_text, journey_line, point_report, proto_name, tcp_flags_t
 use super::verdict::Counts;
 use crate::expect::audit::WalkReport;
 use crate::model::{
-    Body, Direction, End, EndKind, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Names,
+    Body, Direction, End, EndKind, Ethernet, Hop, HopStats, Journey, JourneyDrop, L4, Loss, Names,
     NodeClock, Outcome, Packet, Point, Service, Topology, UNKNOWN_ERROR_NS,
 };
 use crate::report::{
@@ -78,6 +78,20 @@ fn outcome_name(outcome: Outcome) -> &'static str {
     }
 }
 
+/// What became of how many packets. Where the observation has holes, nothing that was not seen is
+/// called lost.
+fn outcomes(counted: impl Iterator<Item = (Outcome, u64)>, holes: bool) -> BTreeMap<String, u64> {
+    let mut named = BTreeMap::new();
+    for (outcome, count) in counted {
+        let name = match outcome {
+            Outcome::Lost | Outcome::Partial if holes => "unknown",
+            _ => outcome_name(outcome),
+        };
+        *named.entry(name.to_owned()).or_default() += count;
+    }
+    named
+}
+
 /// One direction with its counts per point: planned points in order, then others that were seen.
 pub(super) fn direction(
     case: &Case<'_>,
@@ -105,7 +119,10 @@ pub(super) fn direction(
         direction,
         verdict,
         packets: Counts::of(case, direction).sent(),
-        outcomes: of_direction.map(|((_, o), n)| (outcome_name(*o).to_owned(), *n)).collect(),
+        outcomes: outcomes(
+            of_direction.map(|((_, o), n)| (*o, *n)),
+            case.observation.holes().is_some(),
+        ),
         hops,
     }
 }
@@ -384,10 +401,11 @@ pub(super) fn icmp_errors(case: &Case<'_>) -> Vec<IcmpReport> {
 
 /// What was not observed.
 pub(super) fn loss(case: &Case<'_>) -> LossReport {
-    LossReport {
-        events_lost: case.observation.events_lost(),
-        by_node: case.observation.loss.iter().cloned().collect(),
+    let mut by_node: BTreeMap<String, Loss> = case.observation.loss.iter().cloned().collect();
+    for (node, stray) in &case.trace.stray_omitted {
+        by_node.entry(node.clone()).or_default().stray += stray;
     }
+    LossReport { events_lost: case.observation.events_lost(), by_node }
 }
 
 /// Remarks about the observation itself.
@@ -407,11 +425,17 @@ pub(super) fn notes(case: &Case<'_>) -> Vec<String> {
         let (_, to) = case.ends(Direction::Forward);
         format!("{elsewhere} packets to the service went to other backends than {to}")
     });
+    let stray = case.trace.stray_omitted.iter().map(|(node, count)| {
+        format!(
+            "{count} drop events more at {node} that belong to no packet followed were only counted"
+        )
+    });
     vanished
         .map(|label| format!("{label} vanished during the trace"))
         .chain(unreachable)
         .chain(case.observation.disabled.iter().cloned())
         .chain(case.topology.gaps.iter().cloned())
         .chain(elsewhere)
+        .chain(stray)
         .collect()
 }

@@ -386,18 +386,23 @@ impl<'a> Failures<'a> {
         verdict.status = Status::Inconclusive;
         verdict.cause = None;
         verdict.confidence = Confidence::Possible;
-        verdict.fix = vec!["trace again, with less traffic or a narrower filter".to_owned()];
+        let unread = self.case.observation.is_only_unread();
+        let fix = match unread {
+            true => "look at the packets themselves, where they were seen (tcpdump -w FILE)",
+            false => "trace again, with less traffic or a narrower filter",
+        };
+        verdict.fix = vec![fix.to_owned()];
         verdict
     }
 
     fn confidence(&self, evidence: &mut Vec<String>, best: Confidence) -> Confidence {
-        match self.case.observation.events_lost() {
-            0 => {
+        match self.case.observation.losses() {
+            None => {
                 evidence.push("no event was lost in observation".to_owned());
                 best
             }
-            lost => {
-                evidence.push(format!("{lost} events were lost in observation"));
+            Some(losses) => {
+                evidence.push(losses);
                 Confidence::Likely
             }
         }

@@ -13,6 +13,7 @@ mod death;
 mod failure;
 mod findings;
 mod fix;
+pub mod guard;
 mod large;
 mod outside;
 mod place;
@@ -148,13 +149,28 @@ impl<'a> Case<'a> {
         let count = |direction, outcome| {
             self.trace.outcomes.get(&(direction, outcome)).copied().unwrap_or(0)
         };
-        PacketCounts {
-            sent: Counts::of(self, Direction::Forward).sent(),
+        let forward = Counts::of(self, Direction::Forward);
+        let replied = count(Direction::Reply, Outcome::Delivered);
+        let mut unknown = forward.in_flight;
+        if self.observation.holes().is_some() {
+            // What was not seen to arrive may have arrived.
+            unknown += [Outcome::Lost, Outcome::Partial]
+                .map(|outcome| count(Direction::Forward, outcome))
+                .iter()
+                .sum::<u64>();
+        }
+        let mut packets = PacketCounts {
+            sent: forward.sent(),
             delivered: count(Direction::Forward, Outcome::Delivered),
-            replied: count(Direction::Reply, Outcome::Delivered),
+            replied,
             retransmitted: self.trace.retransmitted,
             duplicated: self.trace.duplicated,
-        }
+            answered: replied,
+            refused: count(Direction::Forward, Outcome::Rejected),
+            unknown,
+        };
+        packets.told_by(self.observation.probe.as_ref());
+        packets
     }
 }
 

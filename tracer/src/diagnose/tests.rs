@@ -341,6 +341,22 @@ fn holes_in_the_observation_make_it_inconclusive() {
     assert_eq!(report.verdict.status.exit_code(), 4);
     assert_eq!(report.loss.events_lost, 17);
 
+    // Neither in words nor in numbers is anything lost.
+    assert_eq!((report.packets.sent, report.packets.delivered, report.packets.unknown), (5, 0, 5));
+    assert_eq!(report.counts(), "0/5 delivered, 5 unknown, 0 answered");
+    assert_eq!(report.directions[0].outcomes.get("unknown"), Some(&5));
+    assert_eq!(report.directions[0].outcomes.get("lost"), None);
+
+    // What was seen and could not be read says where.
+    let unread = Loss { undecodable: 5, ..Loss::default() };
+    let losses = vec![("A".into(), unread), ("B".into(), Loss::default())];
+    let observation = Observation { loss: losses, ..tape.observation() };
+    let report = diagnose(&tape, &observation);
+    assert_eq!(report.verdict.status, Status::Inconclusive);
+    let text = "5 events seen at A could not be read";
+    assert!(report.verdict.summary.contains(text), "{}", report.verdict.summary);
+    assert_eq!(report.loss.by_node["A"].undecodable, 5);
+
     let observation = Observation { vanished: vec!["B.ens33".into()], ..tape.observation() };
     let report = diagnose(&tape, &observation);
     assert_eq!(report.verdict.status, Status::Inconclusive);
@@ -435,8 +451,15 @@ fn a_pod_that_does_not_answer_is_named() {
 
     let observation = Observation { probe: probe("udp", 5, 0), ..tape.observation() };
     let report = diagnose(&tape, &observation);
-    assert_eq!(report.verdict.status, Status::Delivered);
-    assert_eq!(report.notes.len(), 1);
+    let verdict = &report.verdict;
+    assert_eq!((verdict.status, verdict.direction), (Status::Degraded, Some(Reply)));
+    assert_eq!(verdict.cause.as_deref(), Some("pod.no-answer"));
+    // It may be a server that only listens.
+    assert_eq!(verdict.confidence, Confidence::Possible);
+    let said = "B.b received the packets but sent no reply";
+    assert!(verdict.summary.contains(said), "{}", verdict.summary);
+    let observation = Observation { probe: probe("udp", 5, 3), ..tape.observation() };
+    assert_eq!(diagnose(&tape, &observation).verdict.status, Status::Degraded);
 
     let report = diagnose(&tape, &tape.observation());
     assert_eq!(report.verdict.status, Status::Delivered);

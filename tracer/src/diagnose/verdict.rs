@@ -116,13 +116,10 @@ pub fn of_direction(case: &Case<'_>, direction: Direction) -> (Verdict, Vec<Verd
             None => format!("{all} from {from} reached {to}."),
         };
         let mut verdict = plain(Status::Delivered, None, summary);
-        let lost = case.observation.events_lost();
-        if lost > 0 {
+        if let Some(losses) = case.observation.losses() {
             // Of packets none of whose events came through nothing is known.
             verdict.confidence = Confidence::Likely;
-            verdict.evidence.push(format!(
-                "{lost} events were lost in observation: there may have been other packets"
-            ));
+            verdict.evidence.push(format!("{losses}: there may have been other packets"));
         } else if let Some(gone) = case.observation.unreachable.first() {
             verdict.confidence = Confidence::Likely;
             verdict.evidence.push(format!(

@@ -108,15 +108,12 @@ fn environment(out: &mut String, report: &Report) {
     for (name, end) in [("source", &report.src), ("destination", &report.dst)] {
         row(name, &format!("{} ({}), node {}", end.name, end.ips.join(", "), end.node));
     }
-    let packets = &report.packets;
-    row(
-        "packets",
-        &format!(
-            "{} sent, {} delivered, {} answered",
-            packets.sent, packets.delivered, packets.replied
-        ),
-    );
+    row("packets", &report.counts());
     row("events lost in observation", &report.loss.events_lost.to_string());
+    let missed = report.loss.by_node.iter().filter(|(_, loss)| loss.total() + loss.stray > 0);
+    for (node, loss) in missed {
+        row(&format!("lost on {node}"), &text::losses(loss));
+    }
     for station in report.stations.iter().filter(|s| s.vni.is_some()) {
         row(
             "tunnel",

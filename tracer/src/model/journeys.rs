@@ -1,6 +1,6 @@
 //! Packets followed from hop to hop, and all else that correlation makes of events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -220,6 +220,8 @@ pub struct Trace {
     pub icmp_errors: Vec<IcmpReport>,
     /// Drop events that match the flow but no journey.
     pub stray_drops: Vec<JourneyDrop>,
+    /// Further such events, which were only counted, by node.
+    pub stray_omitted: BTreeMap<String, u64>,
     /// Journeys that send bytes again, kept and omitted ones.
     pub retransmitted: u64,
     /// Journeys that are second copies, kept and omitted ones.

@@ -22,10 +22,18 @@ pub struct Loss {
     /// taken for another packet.
     #[serde(default)]
     pub late: u64,
+    /// Drop events that belong to no packet followed, beyond those that are kept: counted only. What was
+    /// seen of packets does not suffer from it, so [`Loss::total`] is without them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stray: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Loss {
-    /// All of them.
+    /// All events of packets that may have been missed.
     pub fn total(&self) -> u64 {
         self.ring_hop
             + self.ring_drop
@@ -45,6 +53,7 @@ impl Loss {
             undecodable: self.undecodable + other.undecodable,
             over_rate: self.over_rate + other.over_rate,
             late: self.late + other.late,
+            stray: self.stray + other.stray,
         }
     }
 }
@@ -109,6 +118,33 @@ impl Observation {
         self.loss.iter().map(|(_, l)| l.total()).sum()
     }
 
+    /// How many events were lost, as a clause; `None`: none.
+    pub fn losses(&self) -> Option<String> {
+        let lost = self.events_lost();
+        let events = if lost == 1 { "1 event".to_owned() } else { format!("{lost} events") };
+        let verb = if lost == 1 { "was" } else { "were" };
+        let unread: Vec<&str> = self
+            .loss
+            .iter()
+            .filter(|(_, loss)| loss.undecodable > 0)
+            .map(|(node, _)| node.as_str())
+            .collect();
+        match lost {
+            0 => None,
+            _ if self.is_only_unread() => Some(format!(
+                "{events} seen at {} could not be read (an invalid tunnel header, or cut off)",
+                unread.join(", ")
+            )),
+            _ => Some(format!("{events} {verb} lost in observation")),
+        }
+    }
+
+    /// Whether all losses are events that were seen and could not be read.
+    pub fn is_only_unread(&self) -> bool {
+        let lost = self.events_lost();
+        lost > 0 && self.loss.iter().map(|(_, loss)| loss.undecodable).sum::<u64>() == lost
+    }
+
     /// Kernel time from which a node of the path was not observed, ns.
     pub fn blind_ns(&self) -> Option<u64> {
         self.unreachable.iter().map(|u| u.since_ns).min()
@@ -116,9 +152,8 @@ impl Observation {
 
     /// Why a packet that was not seen may have been there nevertheless, as a clause.
     pub fn holes(&self) -> Option<String> {
-        let lost = self.events_lost();
-        if lost > 0 {
-            return Some(format!("{lost} events were lost in observation"));
+        if let Some(losses) = self.losses() {
+            return Some(losses);
         }
         if let Some(gone) = self.unreachable.first() {
             return Some(format!("node {} could not be observed to the end", gone.node));

@@ -219,6 +219,7 @@ fn less(now: &Loss, before: &Loss) -> Loss {
         undecodable: now.undecodable.saturating_sub(before.undecodable),
         over_rate: now.over_rate.saturating_sub(before.over_rate),
         late: now.late.saturating_sub(before.late),
+        stray: now.stray.saturating_sub(before.stray),
     }
 }
 

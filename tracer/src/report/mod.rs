@@ -4,6 +4,7 @@
 //! text and JSON cannot disagree. Fields may be added within a schema version, never changed.
 
 mod backend;
+mod counts;
 mod journey;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::expect::audit::WalkReport;
 use crate::model::{Direction, EndKind, Hook, ProbeResult, Role};
 
 pub use backend::BackendReport;
+pub use counts::PacketCounts;
 use journey::exact;
 pub use journey::{DropReport, HeaderReport, HopReport, JourneyReport, MissingReport, OuterReport};
 
@@ -256,21 +258,6 @@ pub struct KernelReason {
     pub code: u32,
     /// Name without prefix.
     pub name: String,
-}
-
-/// Counts of packets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PacketCounts {
-    /// Forward packets that left the source pod.
-    pub sent: u64,
-    /// Of those, the ones that reached the destination pod whole.
-    pub delivered: u64,
-    /// Reply packets that reached the source pod whole.
-    pub replied: u64,
-    /// Packets whose bytes had been sent before.
-    pub retransmitted: u64,
-    /// Identical copies of packets.
-    pub duplicated: u64,
 }
 
 /// An observed interface.

@@ -36,6 +36,20 @@ fn a_copy_that_dies_does_not_end_a_packet_that_goes_on() {
 }
 
 #[test]
+fn drops_of_no_packet_are_kept_up_to_a_limit_and_then_counted() {
+    let mut tape = Tape::new(cross_node());
+    for n in 0..1002_u16 {
+        // Nobody saw these packets set out.
+        let sample = ping(Forward, n, 1000 + u32::from(n));
+        let drop = info("SOMETHING", "f", &[]);
+        tape.dropped(&sample, Forward, 8, NODE_B, drop, ARMED + u64::from(n));
+    }
+    let trace = tape.trace(&tape.observation());
+    assert_eq!(trace.stray_drops.len(), 1000);
+    assert_eq!(trace.stray_omitted.into_iter().collect::<Vec<_>>(), [("B".to_owned(), 2)]);
+}
+
+#[test]
 fn a_bystander_does_not_answer_for_a_lost_packet() {
     let mut tape = Tape::new(cross_node());
     let sample = ping(Forward, 1, 5);

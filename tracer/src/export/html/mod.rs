@@ -162,10 +162,7 @@ pub fn render(report: &Report, extras: Extras<'_>) -> String {
         tone: tone(report.verdict.status),
         src: report.src.title(),
         dst: report.dst.title(),
-        counts: format!(
-            "{} sent, {} delivered, {} answered",
-            report.packets.sent, report.packets.delivered, report.packets.replied
-        ),
+        counts: report.counts(),
         verdict: told(&report.verdict),
         findings: report.findings.iter().map(told).collect(),
         backends: report.backends.iter().map(backend).collect(),
@@ -451,16 +448,18 @@ fn environment(report: &Report) -> Vec<(String, String)> {
     }
     let lost = report.loss.events_lost;
     row("events lost", if lost == 0 { "none".to_owned() } else { lost.to_string() });
-    for (node, loss) in report.loss.by_node.iter().filter(|(_, loss)| loss.total() > 0) {
+    for (node, loss) in report.loss.by_node.iter().filter(|(_, loss)| loss.total() + loss.stray > 0)
+    {
         let value = format!(
             "ring buffer full: {} hops, {} drops; memory: {}; undecodable: {}; over the rate: {}; \
-             late: {}",
+             late: {}; stray drops not kept: {}",
             loss.ring_hop,
             loss.ring_drop,
             loss.backlog,
             loss.undecodable,
             loss.over_rate,
-            loss.late
+            loss.late,
+            loss.stray
         );
         row(&format!("lost on {node}"), value);
     }

@@ -24,6 +24,7 @@ pub use audit::render as audit;
 pub(super) use backends::fate;
 use canvas::Canvas;
 pub(super) use journey::choose;
+pub(super) use remarks::parts as losses;
 
 /// Narrowest layout; less is treated as this many columns.
 pub const MIN_WIDTH: usize = 60;

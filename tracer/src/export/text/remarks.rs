@@ -125,6 +125,11 @@ fn losses(canvas: &mut Canvas, report: &Report) {
 }
 
 fn causes(node: &str, loss: &Loss) -> String {
+    format!("{node}: {}", parts(loss))
+}
+
+/// What was lost at a node: `3 undecodable, 1 events, backlog full`.
+pub(in crate::export) fn parts(loss: &Loss) -> String {
     let parts = [
         (loss.ring_hop, "hop events, ring buffer full"),
         (loss.ring_drop, "drop events, ring buffer full"),
@@ -132,10 +137,11 @@ fn causes(node: &str, loss: &Loss) -> String {
         (loss.undecodable, "undecodable"),
         (loss.over_rate, "events, more in a second than the node hands out"),
         (loss.late, "events, too late to be put in order"),
+        (loss.stray, "drops of no packet followed, only counted"),
     ];
     let parts: Vec<String> =
         parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    format!("{node}: {}", parts.join(", "))
+    parts.join(", ")
 }
 
 fn list(canvas: &mut Canvas, tone: Tone, lines: &[String]) {

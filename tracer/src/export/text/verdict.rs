@@ -3,7 +3,7 @@
 use super::canvas::{Canvas, Line, Tone};
 use super::units::{count, duration};
 use super::words;
-use crate::report::{Report, Status, Verdict};
+use crate::report::{PacketCounts, Report, Status, Verdict};
 
 /// Lines from which on the verdict is repeated at the end: it has left the screen.
 const SCREEN: usize = 24;
@@ -44,28 +44,16 @@ fn headline(canvas: &mut Canvas, report: &Report) {
     let head = Line::new().add(tone, format!("{mark} {}", canvas.clean(&what))).plain("  ");
     let arrow = canvas.glyphs().arrow;
     let ends = format!("{} {arrow} {}", report.src.name, report.dst.title());
-    canvas.paragraph(head, 2, Tone::Plain, &format!("{ends}: {}", counts(report)));
-}
-
-/// `5/5 delivered, 5/5 answered`.
-fn counts(report: &Report) -> String {
-    let packets = &report.packets;
-    if packets.sent == 0 && packets.replied == 0 {
-        return "no packet seen".to_owned();
-    }
-    let delivered = format!("{}/{} delivered", packets.delivered, packets.sent);
-    match &report.probe {
-        Some(probe) => format!("{delivered}, {}/{} answered", probe.answered, probe.sent),
-        None => format!("{delivered}, {} back", packets.replied),
-    }
+    canvas.paragraph(head, 2, Tone::Plain, &format!("{ends}: {}", report.counts()));
 }
 
 fn probe(canvas: &mut Canvas, report: &Report) {
     let Some(probe) = &report.probe else { return };
     if probe.answered != probe.sent || probe.refused > 0 || !probe.errors.is_empty() {
-        let mut text = format!("{}: {} sent, {} answered", probe.proto, probe.sent, probe.answered);
-        if probe.refused > 0 {
-            text += &format!(", of which {} refused", probe.refused);
+        let PacketCounts { answered, refused, .. } = report.packets;
+        let mut text = format!("{}: {} sent, {answered} answered", probe.proto, probe.sent);
+        if refused > 0 {
+            text += &format!(", {refused} refused");
         }
         detail(canvas, 2, "probe", Tone::Plain, &text);
     }

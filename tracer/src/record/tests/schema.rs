@@ -295,7 +295,7 @@ fn records_are_as_the_schema_says() {
         }
     }
     let observation = Observation {
-        loss: vec![("A".into(), Loss::default())],
+        loss: vec![("A".into(), Loss { stray: 1, ..Loss::default() })],
         unreachable: vec![Unreachable { node: "B".into(), since_ns: 1, why: "x".into() }],
         probe: Some(ProbeResult {
             errors: vec![("x".into(), 1)],
@@ -316,7 +316,7 @@ fn records_are_as_the_schema_says() {
     for record in [
         Record::Amended(Box::new(observed.clone())),
         Record::Stage(Box::new(Stage { kind: StageKind::Large, mtu: Some(1450), observed })),
-        Record::Loss(Losses::default()),
+        Record::Loss(Losses { capture: Loss { stray: 1, ..Loss::default() }, ..Losses::default() }),
         Record::Reached(Reached { machine: 1, until_ns: None }),
         Record::Clock(RoundTrip { asked_ns: 1, reading: Reading::default(), answered_ns: 2 }),
         Record::Note("x".into()),

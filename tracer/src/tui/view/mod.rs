@@ -96,12 +96,12 @@ fn head_line(state: &State) -> Line<'static> {
     let arrow = look.glyphs().arrow;
     let ends = format!("{} {arrow} {}", report.src.name, report.dst.title());
     let totals = &snapshot.totals;
-    let sent = totals.sent.map_or_else(String::new, |n| format!("{n} sent, "));
+    let probe = totals.sent.map_or_else(String::new, |n| format!("probe {n}, "));
     Line::from(vec![
         look.span(Tone::Strong, format!("{} ", look.clean(&ends))),
         look.span(Tone::Node, clock(state, snapshot)),
         Span::raw(format!(
-            "  {sent}{} seen, {} arrived, {} back",
+            "  {probe}{} sent, {} delivered, {} replied",
             totals.seen, totals.arrived, totals.replied
         )),
     ])
