@@ -201,8 +201,11 @@ impl Dispatch {
         if let Some((connection, _)) = self.of_service(ip) {
             return Seen::OfService(connection);
         }
-        let known = self.backends.get(&ip.dst).or_else(|| self.backends.get(&ip.src));
-        Seen::Known(known.copied().map_or(To::Leg(self.open), to))
+        // One that is not followed may be the client of one that is: nodes are both.
+        let known = [&ip.dst, &ip.src].map(|ip| self.backends.get(ip).copied());
+        let followed = known.into_iter().flatten().find(Option::is_some);
+        let known = followed.or(known[0]).or(known[1]);
+        Seen::Known(known.map_or(To::Leg(self.open), to))
     }
 
     /// The connection of a packet with a service's address, and whether it is the client's.
@@ -266,11 +269,10 @@ impl Dispatch {
                 }
             }
             None => {
-                if let Some(leg) = self.backends.get(&ip.dst).copied() {
-                    let before = self.sent.get(&skb).filter(|(before, _)| before.is(&mark));
-                    if let Some((_, connection)) = before {
-                        self.chosen.set(connection, leg);
-                    }
+                let before = self.sent.get(&skb).filter(|(before, _)| before.is(&mark));
+                let backend = self.backends.get(&ip.dst).copied();
+                if let (Some(leg), Some((_, connection))) = (backend, before) {
+                    self.chosen.set(connection, leg);
                 } else if let Some(leg) = self.backends.get(&ip.src).copied() {
                     self.answered.set(skb, (mark, leg));
                 }
