@@ -208,3 +208,25 @@ fn an_end_with_hundreds_of_addresses_is_followed() {
         }
     }
 }
+
+#[test]
+fn tunnel_packets_that_cannot_be_read_count_where_they_were_seen() {
+    if !privileged() {
+        return;
+    }
+    let lab = TestLab::up(|_| {});
+    // Clears the flag in the VXLAN header that says that there is a network identifier.
+    let rules = "add table ip t; add chain ip t p { type filter hook postrouting priority 300; }; \
+                 add rule ip t p udp dport 8472 @th,64,8 set 0";
+    run(&lab, "A", &["nft", rules]);
+    let args = ["--src", "A.a", "--dst", "B.b", "--probe", "-c", "3", "--format", "json"];
+    let run = podtrace(&lab, &args);
+    assert_eq!(run.status, 4, "{}{}", run.stdout, run.stderr);
+    let report = run.report();
+    assert_eq!(report.verdict.status, Status::Inconclusive, "{:#?}", report.verdict);
+    assert!(report.verdict.summary.contains("could not be read"), "{:#?}", report.verdict);
+    assert!(report.loss.by_node["A"].undecodable >= 3, "{:?}", report.loss);
+    let packets = &report.packets;
+    assert_eq!((packets.sent, packets.delivered, packets.unknown), (3, 0, 3));
+    assert!(report.directions.iter().all(|d| !d.outcomes.contains_key("lost")));
+}
