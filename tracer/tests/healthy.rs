@@ -2,7 +2,7 @@
 //! probes and watching. Each is delivered, and nothing is accused. Needs root and
 //! `PODTRACE_PRIVILEGED=1`.
 //!
-//! A new path is a line in [`ROWS`]. `PODTRACE_ROWS=TEXT` restricts the test to lines that contain it.
+//! A new path is a line in [`ROWS`]. `PODTRACE_ROWS=TEXT|TEXT` restricts the test to those that contain one.
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
 
@@ -186,7 +186,8 @@ fn wrong(run: &Run) -> Vec<String> {
 fn healthy(mode: KubeProxy) {
     let only = std::env::var("PODTRACE_ROWS").unwrap_or_default();
     let lab = TestLab::up(|config| config.kube_proxy = mode);
-    let rows = ROWS.iter().filter(|row| format!("{row:?}").contains(&only));
+    let chosen = |row: &&Row| only.split('|').any(|text| format!("{row:?}").contains(text));
+    let rows = ROWS.iter().filter(chosen);
     let tasks: Mutex<Vec<&Row>> = Mutex::new(rows.rev().collect());
     let failures = Mutex::new(Vec::new());
     let work = || {

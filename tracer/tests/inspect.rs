@@ -74,11 +74,16 @@ fn pods_and_nodes_are_listed() {
     let pods = json(&lab, &["pods"]);
     let name = |row: &Value| format!("{}.{}", text(&row["node"]), text(&row["name"]));
     let names: Vec<_> = pods.as_array().expect("pods").iter().map(name).collect();
-    assert_eq!(names, ["A.a", "A.a2", "B.b", "B.b2"]);
+    assert_eq!(names, ["A.a", "A.a2", "A.agent-a", "B.b", "B.b2", "B.agent-b"]);
     for pod in pods.as_array().expect("pods") {
-        let says = IpSays::ask(&lab, &name(pod));
+        // The agents are in their nodes' own network.
+        let (target, interface) = match text(&pod["name"]).starts_with("agent-") {
+            true => (text(&pod["node"]).to_owned(), "ens33"),
+            false => (name(pod), "eth0"),
+        };
+        let says = IpSays::ask(&lab, &target);
         let ips: Vec<_> = pod["ips"].as_array().expect("addresses").iter().map(text).collect();
-        assert_eq!(ips, [says.ip("eth0", "inet"), says.ip("eth0", "inet6")]);
+        assert_eq!(ips, [says.ip(interface, "inet"), says.ip(interface, "inet6")]);
         assert_eq!(pod["problem"], Value::Null);
     }
     let nodes = json(&lab, &["nodes"]);
