@@ -129,10 +129,18 @@ impl<'a> Walker<'a> {
                 let unclear = evaluation.decisions.iter().flat_map(|d| &d.unclear);
                 let mut unclear: Vec<&str> = unclear.map(String::as_str).collect();
                 unclear.dedup();
-                let gap = format!("it depends on {}", unclear.join(", "));
-                let text = decision.map_or_else(
+                let open =
+                    |d: &&Decision| matches!(d.verdict, Verdict::Queue | Verdict::Unknown(_));
+                let open = evaluation.decisions.iter().find(open);
+                let gap = match open.map(|d| &d.verdict) {
+                    Some(Verdict::Queue) => {
+                        "it depends on the program that gets the packets to decide about".to_owned()
+                    }
+                    _ => format!("it depends on {}", unclear.join(", ")),
+                };
+                let text = open.or(decision.copied()).map_or_else(
                     || format!("packet filters at {}", stage.as_str()),
-                    |d| d.describe(),
+                    Decision::describe,
                 );
                 self.unknown(at, stage, text, gap);
             }
