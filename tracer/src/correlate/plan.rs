@@ -13,8 +13,8 @@ pub(super) struct Plan {
     reply: Way,
     /// Namespaces that stand for the wire between nodes.
     wire: HashSet<u32>,
-    /// Address of a service with several backends, of which one is followed.
-    chosen_among: Option<IpAddr>,
+    /// Addresses of services with more backends than are followed.
+    chosen_among: Vec<IpAddr>,
 }
 
 /// One direction.
@@ -39,12 +39,7 @@ impl Plan {
         Self {
             forward: Way::of(topology, Direction::Forward),
             reply: Way::of(topology, Direction::Reply),
-            chosen_among: topology
-                .dst
-                .as_ref()
-                .and_then(|end| end.service.as_ref())
-                .filter(|service| !service.others.is_empty())
-                .map(|service| service.ip),
+            chosen_among: chosen_among(topology),
             wire: topology.stations.iter().filter(is_wire).map(|s| s.netns_inum).collect(),
         }
     }
@@ -59,7 +54,7 @@ impl Plan {
     /// Whether a packet that was seen no more with these addresses may have been translated to an
     /// address that is not followed.
     pub fn may_go_elsewhere(&self, direction: Direction, dst: &IpAddr) -> bool {
-        direction == Direction::Forward && self.chosen_among.as_ref() == Some(dst)
+        direction == Direction::Forward && self.chosen_among.contains(dst)
     }
 
     /// Position of a point on the planned path.
@@ -112,6 +107,14 @@ impl Plan {
         let way = self.way(direction);
         netns == 0 || way.netns.is_empty() || (way.netns.contains(&netns) && !self.is_wire(netns))
     }
+}
+
+fn chosen_among(topology: &Topology) -> Vec<IpAddr> {
+    let service = topology.dst.as_ref().and_then(|end| end.service.as_ref());
+    let own = service.filter(|service| !service.others.is_empty()).map(|service| service.ip);
+    // An end that is reached through services of which it is not the only backend.
+    let through = topology.aliases.iter().filter(|alias| !alias.source).map(|alias| alias.ip);
+    own.into_iter().chain(through.filter(|_| !topology.elsewhere.is_empty())).collect()
 }
 
 impl Way {

@@ -187,7 +187,6 @@ pub fn open_end(facts: &PathFacts) -> Option<End> {
             target_port: None,
             leads: Leads::Open,
             dead: false,
-            others: Vec::new(),
             entry: None,
             ..service.clone()
         }),

@@ -109,8 +109,17 @@ fn attempts(list: &[(u16, AttemptOutcome)]) -> Option<ProbeResult> {
 }
 
 fn reported(tape: &Tape, probe: Option<ProbeResult>, batch: usize) -> Report {
+    reported_over(legs(), tape, probe, batch)
+}
+
+fn reported_over(
+    legs: Vec<(Family, Arc<Topology>)>,
+    tape: &Tape,
+    probe: Option<ProbeResult>,
+    batch: usize,
+) -> Report {
     let observation = Observation { probe, ..tape.observation() };
-    let mut analysis = Analysis::new(legs());
+    let mut analysis = Analysis::new(legs);
     analysis.arm(ARMED);
     let mut events = tape.events.clone();
     events.sort_by_key(|event| event.time_ns);
@@ -219,4 +228,24 @@ fn an_skb_that_is_used_again_says_nothing_about_another_connection() {
     assert_eq!(rows(&report)[1], ("B.b2", Status::Delivered, 1, 1, 1));
     assert_eq!(report.verdict.status, Status::Degraded, "{:#?}", report.verdict);
     assert!(!report.verdict.summary.contains("B.b2"), "{}", report.verdict.summary);
+}
+
+/// Two pods that are watched by name, one of them behind a service with another backend, which cannot
+/// be watched: its packets are seen no more once they are translated.
+#[test]
+fn packets_to_backends_that_are_not_watched_are_not_missed() {
+    let mut topology = leg("B.b", "10.10.1.2");
+    topology.dst.as_mut().unwrap().service = None;
+    topology.elsewhere = vec![ip(OTHER)];
+    let topology = Arc::new(topology);
+    let mut tape = Tape::new(cross_node());
+    attempt(&mut tape, 40_001, "10.10.1.2", Some(SYN_ACK), ARMED);
+    let mut syn = tcp(Forward, 9, 9, SYN, 0);
+    syn.skb = 9;
+    let syn = seen(&syn, Some(("10.10.0.2", 40_002)), Some((SERVICE, 443)));
+    tape.walk(&syn, Forward, 0..2, ARMED + 50_000);
+    let report = reported_over(vec![(Family::V4, topology)], &tape, None, 4);
+    assert_eq!(report.verdict.status, Status::Delivered, "{:#?}", report.verdict);
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    assert_eq!(report.directions[0].outcomes["elsewhere"], 1);
 }
