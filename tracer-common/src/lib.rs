@@ -20,7 +20,7 @@ pub const SIDE_DESTINATION: u8 = 2;
 /// UDP destination ports the kernel side takes for VXLAN (one per differing device on the path).
 pub const MAX_VXLAN_PORTS: usize = 4;
 /// Namespaces in which hop programs can be told apart; see [`HopHeader::slot`].
-pub const MAX_SLOTS: usize = 8;
+pub const MAX_SLOTS: usize = 16;
 /// Interfaces without an Ethernet header (TUN) that the filter can be told about.
 pub const MAX_L3_DEVICES: usize = 4;
 /// Frames of kernel stack kept with a drop.

@@ -53,8 +53,16 @@ hop_programs! {
     5: hop_in_5 hop_out_5,
     6: hop_in_6 hop_out_6,
     7: hop_in_7 hop_out_7,
+    8: hop_in_8 hop_out_8,
+    9: hop_in_9 hop_out_9,
+    10: hop_in_10 hop_out_10,
+    11: hop_in_11 hop_out_11,
+    12: hop_in_12 hop_out_12,
+    13: hop_in_13 hop_out_13,
+    14: hop_in_14 hop_out_14,
+    15: hop_in_15 hop_out_15,
 }
-const _: () = assert!(tracer_common::MAX_SLOTS == 8);
+const _: () = assert!(tracer_common::MAX_SLOTS == 16);
 
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn packet_dropped(ctx: BtfTracePointContext) -> i32 {
