@@ -1,6 +1,7 @@
 //! Which of the two directions is the verdict, and what the other one is then.
 
 use super::*;
+use crate::model::EndKind;
 
 #[test]
 fn a_lost_answer_is_a_failure_of_the_reply_direction() {
@@ -77,4 +78,42 @@ fn a_dead_direction_goes_before_a_damaged_one() {
     assert_eq!((verdict.status, verdict.direction), (Status::Lost, Some(Reply)));
     let causes: Vec<_> = report.findings.iter().filter_map(|f| f.cause.as_deref()).collect();
     assert_eq!(causes, ["neighbor.queue-full"]);
+}
+
+/// Pod a to an address outside, which is followed to A.ens33 and back from there.
+fn to_outside() -> Tape {
+    let mut topology = cross_node();
+    topology.forward.truncate(5);
+    topology.reply = topology.reply.split_off(7);
+    let dst = topology.dst.as_mut().unwrap();
+    dst.name = "203.0.113.9".to_owned();
+    (dst.kind, dst.node, dst.pod) = (EndKind::Outside, "A".to_owned(), None);
+    dst.netns_inum = topology.src.as_ref().map_or(0, |src| src.netns_inum + 1);
+    Tape::new(topology)
+}
+
+#[test]
+fn what_left_for_outside_was_answered_or_not() {
+    let mut tape = to_outside();
+    let back = tape.cross(&ping(Forward, 1, 100), Forward, ARMED + 1_000_000);
+    let left = "left node A as 10.10.0.2 at ens33";
+    // Watched: that is all there is to see.
+    let watched = diagnose(&tape, &tape.observation());
+    assert_eq!(watched.verdict.status, Status::Delivered);
+    assert!(watched.verdict.summary.contains(left), "{}", watched.verdict.summary);
+    assert_eq!(watched.notes, ["No packet from 203.0.113.9 back to A.a was seen."]);
+    // Asked, and not answered: whatever the protocol asks for.
+    for proto in ["icmp", "udp"] {
+        let observation = Observation { probe: probe(proto, 1, 0), ..tape.observation() };
+        let Verdict { status, direction, cause, summary, .. } =
+            diagnose(&tape, &observation).verdict;
+        assert_eq!((status, direction), (Status::Lost, Some(Reply)), "{proto}");
+        assert_eq!(cause.as_deref(), Some("underlay.no-answer"));
+        assert!(summary.contains(&format!("{left}, and no answer came back")), "{summary}");
+    }
+    tape.cross(&ping(Reply, 1, 200), Reply, back);
+    let observation = Observation { probe: probe("icmp", 1, 1), ..tape.observation() };
+    let answered = diagnose(&tape, &observation);
+    assert_eq!(answered.verdict.status, Status::Delivered);
+    assert!(answered.findings.is_empty() && answered.notes.is_empty());
 }

@@ -278,6 +278,7 @@ fn records_are_as_the_schema_says() {
             Record::Topology(mut record) => {
                 let topology = &mut record.topology;
                 topology.dst.as_mut().unwrap().service = Some(service.clone());
+                topology.dst.as_mut().unwrap().kind = crate::model::EndKind::Outside;
                 let alias = Alias { ip, port: None, real: ip, real_port: None, source: false };
                 topology.aliases.push(alias);
                 topology.elsewhere.push(ip);
