@@ -105,12 +105,6 @@ impl Owner {
         found.map(|(_, owner)| *owner)
     }
 
-    /// Whose a set is, by its name.
-    pub fn of_set(name: &str) -> Option<Self> {
-        let found = PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
-        found.map(|(_, owner)| *owner)
-    }
-
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
