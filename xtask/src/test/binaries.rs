@@ -55,8 +55,10 @@ pub(super) fn privileged(context: &Context) -> Result<Tally> {
     if !is_root {
         println!("not root: tests that need it will be skipped");
     }
-    // Those that need emulated machines have a phase of their own.
-    let here = binaries.iter().filter(|b| b.is_integration && b.name != vm::pair::TESTS);
+    // Those that need emulated machines have phases of their own.
+    let elsewhere = [vm::pair::TESTS, vm::IPVS];
+    let here =
+        binaries.iter().filter(|b| b.is_integration && !elsewhere.contains(&b.name.as_str()));
     run_all(here, |command| {
         context.leftovers.mark(command);
         command.args(["--test-threads", PRIVILEGED_AT_ONCE]);

@@ -151,6 +151,9 @@ pub fn write(
         tree.copy_below(&place, &kernel.modules())?;
     }
     tree.text(Path::new("/etc/passwd"), b"root:x:0:0:root:/root:/bin/bash\n".to_vec());
+    // ipset asks for protocols by name.
+    let protocols = b"icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\nsctp 132 SCTP\n";
+    tree.text(Path::new("/etc/protocols"), protocols.to_vec());
     tree.text(Path::new("/etc/hosts"), b"127.0.0.1 localhost\n::1 localhost\n".to_vec());
     tree.text(Path::new(plan::FILE), serde_json::to_vec(plan).context("write the plan")?);
     let file = directory.join("initramfs.cpio");

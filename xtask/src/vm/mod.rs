@@ -24,6 +24,7 @@ use crate::test::binaries::{self, TestBinary};
 use crate::ui::seconds;
 use crate::{ebpf, setup};
 use image::Built;
+pub use plan::IPVS;
 use plan::{Plan, Step};
 use qemu::{Guest, Outcome};
 

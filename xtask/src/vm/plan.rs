@@ -57,11 +57,14 @@ impl Step {
     }
 }
 
+/// Tests that need IPVS, which the guests' kernels have; few others do.
+pub const IPVS: &str = "ipvs";
+
 /// The tests of podtrace's privileged suite that run in every guest, by binary: a selection, since
 /// an emulated machine takes ten times as long as a real one. Everything that depends on the kernel
 /// is in it: loading, attaching and cleaning up, each protocol, each kind of drop. The first list is
 /// that of every test run, the second what else there is.
-pub const TESTS: [(&str, &[&str], &[&str]); 6] = [
+pub const TESTS: [(&str, &[&str], &[&str]); 7] = [
     ("filter", &["maps_decide_where_addresses_and_ports_are_many"], &[]),
     (
         "lab",
@@ -92,6 +95,19 @@ pub const TESTS: [(&str, &[&str], &[&str]); 6] = [
             "filters_of_others_stay_and_ours_see_packets_before_them",
             "two_podtraces_share_a_qdisc_and_the_last_removes_it",
             "an_ingress_qdisc_limits_what_is_seen_and_is_said_so",
+        ],
+    ),
+    (
+        IPVS,
+        &["probes_of_a_service_with_one_backend_are_delivered"],
+        &[
+            "probes_of_a_service_with_three_backends_are_delivered",
+            "a_service_with_one_backend_is_watched",
+            "a_service_with_three_backends_is_watched",
+            "the_port_of_a_node_is_translated_there",
+            "a_backend_without_a_server_is_named",
+            "a_service_without_real_servers_and_a_port_that_is_none",
+            "tables_alone_tell_which_service_is_sound",
         ],
     ),
     (
