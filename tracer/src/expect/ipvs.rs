@@ -38,6 +38,18 @@ pub fn services_at(
     })
 }
 
+/// Address, protocol and port of each virtual service that sends packets to an address.
+pub(super) fn services_leading_to(
+    facts: &NetnsFacts,
+    to: IpAddr,
+) -> impl Iterator<Item = (IpAddr, u8, u16)> {
+    let all = facts.ipvs.iter().flat_map(|i| &i.services);
+    all.filter(move |s| servers(s).any(|server| server.ip == to)).filter_map(|s| match s.of {
+        Virtual::Address { proto, ip, port } if port != 0 => Some((ip, proto, port)),
+        _ => None,
+    })
+}
+
 /// The virtual service behind a service address of a trace.
 pub fn of<'a>(facts: &'a NetnsFacts, of: &Service) -> Option<&'a VirtualService> {
     match of.proto {

@@ -12,7 +12,7 @@ pub mod ipvs;
 mod names;
 mod plan;
 mod roles;
-mod services;
+pub mod services;
 mod side;
 #[cfg(test)]
 mod tests;

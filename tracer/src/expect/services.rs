@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::ipvs;
 use super::translate::{Target, Wanted, target, targets};
 use crate::facts::firewall::{Action, Condition, Match, Table};
 use crate::facts::{NetnsFacts, PathFacts, is_link_local};
@@ -97,6 +98,8 @@ fn addresses(facts: &NetnsFacts, to: IpAddr) -> BTreeSet<Address> {
     for table in &facts.firewall.tables {
         chains_leading_to(table, to, &mut found);
     }
+    let balanced = ipvs::services_leading_to(facts, to);
+    found.extend(balanced.map(|(ip, proto, port)| Address { ip: Some(ip), proto, port }));
     let entries = facts.conntrack.iter().flat_map(|c| &c.entries);
     let translated = entries.filter(|e| e.destination_translated() && e.reply.src == to);
     found.extend(translated.filter_map(|e| {

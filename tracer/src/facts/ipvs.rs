@@ -167,7 +167,7 @@ pub(super) fn read(facts: &mut NetnsFacts) {
     match ipvs() {
         Ok(ipvs) => facts.ipvs = ipvs.filter(|i| !i.services.is_empty()),
         Err(error) => {
-            let (source, reason) = ("IPVS".to_owned(), error.to_string());
+            let (source, reason) = ("services of IPVS".to_owned(), error.to_string());
             facts.gaps.push(Gap { source, reason });
         }
     }

@@ -125,10 +125,13 @@ fn no_port(case: &Case<'_>, death: &Death<'_>) -> Option<Explanation> {
         return Some(explanation);
     }
     let service = service(case).filter(|s| s.leads == Leads::Nowhere)?;
-    if !untranslated(service, death) || death.dropped("NETFILTER_DROP", "*") {
+    let facts = node(case, &service.translator)?;
+    // In IPVS mode a rule refuses at INPUT what is for none of the ports (KUBE-IPVS-FILTER).
+    let balanced = ipvs::services_at(facts, service.ip).next().is_some();
+    if !untranslated(service, death) || death.dropped("NETFILTER_DROP", "*") && !balanced {
         return None;
     }
-    let ports = service_ports(node(case, &service.translator)?, service.ip);
+    let ports = service_ports(facts, service.ip);
     let ip = death.ip()?;
     let ping = matches!(ip.l4, L4::Icmp { .. });
     // One that is there is not the wrong one.

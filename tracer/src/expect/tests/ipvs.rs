@@ -203,3 +203,36 @@ fn on_one_node_the_packet_goes_up_to_the_node() {
     let way = planned(&routed, &routed.forward);
     assert!(way.contains(&"A.cni0<".to_owned()), "{way:?}");
 }
+
+#[test]
+fn the_walk_ends_where_a_service_leads_nowhere() {
+    let mut facts = served();
+    let nowhere = |port, address: &str| Service {
+        ip: ip(address),
+        port: Some(port),
+        proto: Some(6),
+        target_port: None,
+        leads: Leads::Nowhere,
+        dead: false,
+        others: Vec::new(),
+        translator: "A".to_owned(),
+        entry: None,
+    };
+    for (address, port, cause, says) in [
+        ("10.96.0.99", 80, "service.no-endpoints", "endpoints"),
+        ("10.96.0.10", 8080, "service.no-port", "has port 80, not 8080"),
+    ] {
+        facts.dst = End {
+            name: address.to_owned(),
+            node: "A".to_owned(),
+            pod: None,
+            ips: vec![ip(address)],
+            netns_inum: NODE[0],
+            service: Some(nowhere(port, address)),
+            ..facts.dst.clone()
+        };
+        let walk = walked(&facts, Direction::Forward);
+        let problem = walk.problems.iter().find(|p| p.cause() == cause).unwrap();
+        assert!(problem.certain && problem.deadly() && problem.text.contains(says), "{problem:?}");
+    }
+}

@@ -32,7 +32,8 @@ impl<'a> Walker<'a> {
 
     /// Both ends are pods, and nothing stands for their addresses on purpose.
     pub(super) fn between_pods(&self) -> bool {
-        self.from.end.kind.is_pod() && self.to.end.kind.is_pod()
+        let service = self.facts.dst.service.is_some();
+        !service && self.from.end.kind.is_pod() && self.to.end.kind.is_pod()
     }
 
     /// To an address outside: up to the interface by which it leaves the node.

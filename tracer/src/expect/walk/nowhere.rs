@@ -5,6 +5,7 @@ use super::route::Leg;
 use super::walker::{At, Fault, Walker};
 use super::{ProblemKind, Stage};
 use crate::expect::firewall::untranslated;
+use crate::expect::ipvs;
 use crate::facts::firewall::NfHook;
 use crate::model::Leads;
 
@@ -25,6 +26,8 @@ impl Walker<'_> {
         let own = self.packet.clone();
         let local = node.facts.holder(own.dst).is_some();
         match node.facts.way_to(own.dst) {
+            // What IPVS does not translate kube-proxy refuses by a rule that does not say why.
+            _ if ipvs::services_at(&node.facts, own.dst).next().is_some() => {}
             // IPVS has every service address on an interface of its own.
             _ if local => self.hook(node, NfHook::Input, Between { iif, ..Between::default() }),
             Some((out, _)) => {
