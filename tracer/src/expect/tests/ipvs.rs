@@ -1,6 +1,7 @@
 //! Services that IPVS balances.
 
 use super::*;
+use crate::expect::firewall::{PacketView, untranslated};
 use crate::expect::ipvs::{leads_to, servers, service, services_at, text};
 use crate::expect::translate::{Wanted, ports, targets};
 use crate::expect::walk::{FlowSpec, Problem, StepOutcome, Walk, walk};
@@ -205,34 +206,15 @@ fn on_one_node_the_packet_goes_up_to_the_node() {
 }
 
 #[test]
-fn the_walk_ends_where_a_service_leads_nowhere() {
-    let mut facts = served();
-    let nowhere = |port, address: &str| Service {
-        ip: ip(address),
-        port: Some(port),
-        proto: Some(6),
-        target_port: None,
-        leads: Leads::Nowhere,
-        dead: false,
-        others: Vec::new(),
-        translator: "A".to_owned(),
-        entry: None,
-    };
-    for (address, port, cause, says) in [
-        ("10.96.0.99", 80, "service.no-endpoints", "endpoints"),
-        ("10.96.0.10", 8080, "service.no-port", "has port 80, not 8080"),
+fn what_ipvs_does_not_translate_has_a_meaning() {
+    let facts = served();
+    for (address, port, cause) in [
+        ("10.96.0.99", 80, "service.no-endpoints"),
+        ("10.96.0.10", 8080, "service.no-port"),
+        ("10.96.0.11", 80, "service.no-rules"),
     ] {
-        facts.dst = End {
-            name: address.to_owned(),
-            node: "A".to_owned(),
-            pod: None,
-            ips: vec![ip(address)],
-            netns_inum: NODE[0],
-            service: Some(nowhere(port, address)),
-            ..facts.dst.clone()
-        };
-        let walk = walked(&facts, Direction::Forward);
-        let problem = walk.problems.iter().find(|p| p.cause() == cause).unwrap();
-        assert!(problem.certain && problem.deadly() && problem.text.contains(says), "{problem:?}");
+        let packet =
+            PacketView { dport: Some(port), ..PacketView::new(ip("10.10.0.2"), ip(address), 6) };
+        assert_eq!(untranslated(&packet, node(&facts, "A"), "A").cause, cause, "{address}:{port}");
     }
 }
