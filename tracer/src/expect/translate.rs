@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::firewall::{Decision, Holds, PacketView, Verdict, evaluate};
+use super::firewall::{Decision, Holds, PacketView, Verdict, evaluate, service_ports};
 use super::{Family, ipvs};
-use crate::facts::firewall::{CtState, Match, NfHook};
+use crate::facts::firewall::{CtState, NfHook};
 use crate::facts::{Link, NetnsFacts, PathFacts, Space, is_link_local};
 use crate::model::{Alias, End, Leads};
 
@@ -94,37 +94,9 @@ fn first_packet(src: IpAddr, dst: IpAddr, proto: u8, port: Option<u16>) -> Packe
     }
 }
 
-/// The ports of a service address that rules or IPVS of the node translate, with their protocol.
+/// The ports of a service address that rules or IPVS of the node know, with their protocol.
 pub fn ports(facts: &NetnsFacts, ip: IpAddr) -> BTreeSet<(u8, u16)> {
-    let tables = facts.firewall.tables.iter().filter(|t| t.name.contains("nat"));
-    let rules = tables.flat_map(|t| &t.chains).flat_map(|c| &c.rules);
-    let mut found = BTreeSet::new();
-    for rule in rules {
-        let conditions = || rule.conditions.iter().filter(|c| !c.invert).map(|c| &c.what);
-        // This one address, not a network that it is in.
-        let is_for = conditions().any(|what| match what {
-            Match::Dst(ranges) => ranges.iter().any(|r| r.first == ip && r.last == ip),
-            _ => false,
-        });
-        let protos = conditions().find_map(|what| match what {
-            Match::Proto(protos) => Some(protos.as_slice()),
-            _ => None,
-        });
-        let ports = conditions().find_map(|what| match what {
-            Match::Dport(ranges) => Some(ranges.as_slice()),
-            _ => None,
-        });
-        if !is_for {
-            continue;
-        }
-        for proto in protos.unwrap_or_default() {
-            let single = ports.unwrap_or_default().iter().filter(|r| r.first == r.last);
-            found.extend(single.map(|r| (*proto, r.first)));
-        }
-    }
-    let balanced = ipvs::services_at(facts, ip).filter(|(_, port, _)| *port != 0);
-    found.extend(balanced.map(|(proto, port, _)| (proto, port)));
-    found
+    service_ports(facts, ip).into_iter().map(|port| (port.proto, port.port)).collect()
 }
 
 fn tracked(facts: &NetnsFacts, wanted: &Wanted) -> Vec<Target> {

@@ -23,6 +23,7 @@ mod nowhere;
 mod problem;
 mod route;
 mod text;
+mod via;
 mod walker;
 
 pub use filter::firewall_problem;
@@ -192,6 +193,9 @@ impl Walk {
 /// Checks the way of a packet of `flow` (or of its answer) step by step. Without steps when an end
 /// has no address of the family, or a node was not looked at.
 pub fn walk(facts: &PathFacts, topology: &Topology, flow: &FlowSpec, direction: Direction) -> Walk {
+    if let Some(walk) = via::walk(facts, topology, flow, direction) {
+        return walk;
+    }
     let (from, to) = match direction {
         Direction::Forward => (&facts.src, &facts.dst),
         Direction::Reply => (&facts.dst, &facts.src),
