@@ -110,15 +110,11 @@ fn addresses(facts: &NetnsFacts, to: IpAddr) -> BTreeSet<Address> {
 
 /// From the rules that translate to `to`, up through the chains that lead there.
 fn chains_leading_to<'a>(table: &'a Table, to: IpAddr, found: &mut BTreeSet<Address>) {
-    let leads = |action: &Action| match action {
-        Action::Dnat { to: text } => target(text).is_some_and(|(ip, _)| ip == to),
-        _ => false,
-    };
     let rules = || table.chains.iter().flat_map(|c| c.rules.iter().map(move |r| (c, r)));
     let mut reached: BTreeSet<&'a str> = BTreeSet::new();
     let mut next: Vec<&'a str> = Vec::new();
     for (chain, rule) in rules() {
-        if leads(&rule.action) {
+        if leads(&rule.action, to) {
             found.extend(address(rule.conditions.iter()));
             if reached.insert(&chain.name) {
                 next.push(&chain.name);
@@ -156,6 +152,15 @@ fn chains_leading_to<'a>(table: &'a Table, to: IpAddr, found: &mut BTreeSet<Addr
                 next.push(caller);
             }
         }
+    }
+}
+
+/// Whether an action translates to `to`, or may (a map of backends, of which one is drawn).
+fn leads(action: &Action, to: IpAddr) -> bool {
+    match action {
+        Action::Dnat { to: text } => target(text).is_some_and(|(ip, _)| ip == to),
+        Action::Choose(choices) => choices.iter().any(|choice| leads(&choice.action, to)),
+        _ => false,
     }
 }
 
