@@ -83,11 +83,20 @@ impl<K: Eq + Hash, V: Copy> Learned<K, V> {
     }
 }
 
+/// Who has a backend's address.
+#[derive(Clone, Copy, Debug)]
+struct Backend {
+    /// The topology that leads there; `None`: it is not followed.
+    leg: Option<usize>,
+    /// The port that it answers on, where the trace is about one.
+    port: Option<u16>,
+}
+
 /// Tells the legs of one address family apart.
 #[derive(Debug)]
 pub struct Dispatch {
-    /// Whose address a backend's is; `None`: of one that is not followed.
-    backends: HashMap<IpAddr, Option<usize>>,
+    /// Whose address is whose.
+    backends: HashMap<IpAddr, Backend>,
     /// Addresses and ports that stand for backends.
     services: HashSet<(IpAddr, Option<u16>)>,
     /// For packets that no backend was chosen for.
@@ -120,15 +129,18 @@ impl Dispatch {
         if legs.len() < 2 && elsewhere.is_empty() {
             return None;
         }
-        let mut backends: HashMap<IpAddr, Option<usize>> =
-            elsewhere.into_iter().map(|ip| (ip, None)).collect();
+        let unfollowed = |ip| (ip, Backend { leg: None, port: None });
+        let mut backends: HashMap<IpAddr, Backend> =
+            elsewhere.into_iter().map(unfollowed).collect();
         let mut open = 0;
         for (leg, topology) in legs.iter().enumerate() {
             let Some(dst) = &topology.dst else { continue };
             if dst.service.as_ref().is_some_and(|s| s.leads == Leads::Open) {
                 open = leg;
             } else {
-                backends.extend(dst.ips.iter().map(|ip| (*ip, Some(leg))));
+                let port = dst.service.as_ref().and_then(|s| s.target_port.or(s.port));
+                let backend = Backend { leg: Some(leg), port };
+                backends.extend(dst.ips.iter().map(|ip| (*ip, backend)));
             }
         }
         let destinations = legs.iter().flat_map(|t| &t.aliases).filter(|alias| !alias.source);
@@ -201,11 +213,29 @@ impl Dispatch {
         if let Some((connection, _)) = self.of_service(ip) {
             return Seen::OfService(connection);
         }
-        // One that is not followed may be the client of one that is: nodes are both.
-        let known = [&ip.dst, &ip.src].map(|ip| self.backends.get(ip).copied());
-        let followed = known.into_iter().flatten().find(Option::is_some);
-        let known = followed.or(known[0]).or(known[1]);
-        Seen::Known(known.map_or(To::Leg(self.open), to))
+        let backend = self.backend(ip).map(|(backend, _)| backend.leg);
+        Seen::Known(backend.map_or(To::Leg(self.open), to))
+    }
+
+    /// The backend that a packet goes to (true) or comes from. One may be the client of another, nodes
+    /// and pods alike: then its port tells, and that one is followed.
+    fn backend(&self, ip: &Ip) -> Option<(Backend, bool)> {
+        let ports = ports(&ip.l4);
+        let (sport, dport) = (ports.map(|p| p.0), ports.map(|p| p.1));
+        let fits = |backend: &Backend, port: Option<u16>| match (backend.port, port) {
+            (Some(own), Some(port)) => own == port,
+            _ => true,
+        };
+        let rank = |address: &IpAddr, port| {
+            let backend = self.backends.get(address).copied()?;
+            Some(((fits(&backend, port), backend.leg.is_some()), backend))
+        };
+        match (rank(&ip.dst, dport), rank(&ip.src, sport)) {
+            (Some((to, backend)), Some((from, _))) if to >= from => Some((backend, true)),
+            (Some((_, backend)), None) => Some((backend, true)),
+            (_, Some((_, backend))) => Some((backend, false)),
+            (None, None) => None,
+        }
     }
 
     /// The connection of a packet with a service's address, and whether it is the client's.
@@ -270,11 +300,12 @@ impl Dispatch {
             }
             None => {
                 let before = self.sent.get(&skb).filter(|(before, _)| before.is(&mark));
-                let backend = self.backends.get(&ip.dst).copied();
-                if let (Some(leg), Some((_, connection))) = (backend, before) {
-                    self.chosen.set(connection, leg);
-                } else if let Some(leg) = self.backends.get(&ip.src).copied() {
-                    self.answered.set(skb, (mark, leg));
+                match (self.backend(ip), before) {
+                    (Some((backend, true)), Some((_, connection))) => {
+                        self.chosen.set(connection, backend.leg);
+                    }
+                    (Some((backend, false)), _) => self.answered.set(skb, (mark, backend.leg)),
+                    _ => {}
                 }
             }
         }
