@@ -446,7 +446,11 @@ fn of_backends(
     let ends: Vec<(&End, &Trace)> =
         legs.iter().filter_map(|(_, t, trace)| Some((t.dst.as_ref()?, trace))).collect();
     let shares = match &observation.probe {
-        Some(probe) => backends::shares(probe, &ends),
+        Some(probe) => {
+            let sources = legs.first().and_then(|(_, t, _)| t.src.as_ref());
+            let sources = sources.map_or(&[][..], |src| &src.ips);
+            backends::shares(probe, sources, &ends)
+        }
         None => ends.iter().map(|_| None).collect(),
     };
     let legs = legs.iter().filter(|(_, t, _)| t.dst.is_some()).zip(shares).zip(&ends);

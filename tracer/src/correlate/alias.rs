@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use super::Correlator;
 use super::live::Live;
-use crate::model::{Alias, Event, Ip, L4, Topology};
+use crate::model::{Alias, Direction, Event, Ip, L4, Topology};
 
 /// Translated source ports remembered; beyond it they are learned anew.
 const MAX_LEARNED: usize = 65_536;
@@ -27,11 +27,14 @@ pub(super) struct Aliases {
     list: Vec<Alias>,
     /// The source's own port behind a translated one.
     learned: HashMap<Translated, u16>,
+    /// Of flows that were first seen with a translated source (a node's own): the port by which they
+    /// are known, by the source's own, which shows where answers are translated back.
+    known_by: HashMap<Translated, u16>,
 }
 
 impl Aliases {
     pub fn of(topology: &Topology) -> Self {
-        Self { list: topology.aliases.clone(), learned: HashMap::new() }
+        Self { list: topology.aliases.clone(), learned: HashMap::new(), known_by: HashMap::new() }
     }
 
     /// The packet with the ends' own addresses and ports. Not a copy where nothing is translated.
@@ -41,7 +44,10 @@ impl Aliases {
         }
         let (sport, dport) = ports(&ip.l4);
         let src = self.real(ip.proto, ip.src, sport);
-        let dst = self.real(ip.proto, ip.dst, dport);
+        let dst = self.real(ip.proto, ip.dst, dport).or_else(|| {
+            let port = self.known_by.get(&(ip.dst, ip.proto, dport?)).copied()?;
+            Some((ip.dst, Some(port)))
+        });
         if src.is_none() && dst.is_none() {
             return Cow::Borrowed(ip);
         }
@@ -80,6 +86,32 @@ impl Aliases {
 }
 
 impl Correlator {
+    /// Learns, from an answer that was just translated back, by which port its flow is known.
+    pub(super) fn learn_known(&mut self, ip: &Ip, event: &Event) {
+        let is_own = |a: &Alias| a.source && a.real == ip.dst;
+        let (Some(sport), Some(dport)) = ports(&ip.l4) else { return };
+        if !self.aliases.list.iter().any(is_own)
+            || self.aliases.known_by.contains_key(&(ip.dst, ip.proto, dport))
+        {
+            return;
+        }
+        let own = self.aliases.canonical(ip);
+        let before = self.by_skb.get(&event.skb).and_then(|id| self.store.get(*id));
+        let same = |live: &&Live| {
+            event.time_ns.saturating_sub(live.last_ns) <= SAME_SKB_NS
+                && live.direction == Direction::Reply
+                && (live.flow.src, live.flow.dst, live.flow.proto) == (own.src, own.dst, own.proto)
+                && live.flow.ports.0 == ports(&own.l4).0.unwrap_or(sport)
+                && live.flow.ports.1 != dport
+                && (live.ip_id == own.id || live.stream.is_some())
+        };
+        let Some(port) = before.filter(same).map(|live| live.flow.ports.1) else { return };
+        if self.aliases.known_by.len() >= MAX_LEARNED {
+            self.aliases.known_by.clear();
+        }
+        self.aliases.known_by.insert((ip.dst, ip.proto, dport), port);
+    }
+
     /// Learns the port to which the source of this packet was translated, by its skb.
     pub(super) fn learn_port(&mut self, ip: &Ip, event: &Event) {
         let Some(translated) = self.aliases.translated(ip) else { return };

@@ -253,6 +253,7 @@ impl Correlator {
             Body::Ip(ip) if matches!(ip.l4, L4::IcmpError { .. }) => self.see_error(event, ip),
             Body::Ip(ip) => {
                 self.learn_port(ip, event);
+                self.learn_known(ip, event);
                 let ip = self.aliases.canonical(ip);
                 let Some(direction) = direction(&self.ends, &ip) else { return };
                 match identify(direction, &ip, event) {

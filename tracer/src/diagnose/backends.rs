@@ -2,7 +2,7 @@
 //! the verdict.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::text::of_packets;
 use crate::model::{
@@ -50,12 +50,23 @@ impl Leg {
 }
 
 /// The part of a probe that came to each of these ends: attempts are known by the port that they left
-/// from. `None` where they are not told one by one. What came to none is the open end's, the last.
-pub fn shares(probe: &ProbeResult, ends: &[(&End, &Trace)]) -> Vec<Option<ProbeResult>> {
+/// from, with one of these addresses. `None` where they cannot be told one by one. What came to none is
+/// the open end's, the last.
+pub fn shares(
+    probe: &ProbeResult,
+    sources: &[IpAddr],
+    ends: &[(&End, &Trace)],
+) -> Vec<Option<ProbeResult>> {
     if probe.attempts.is_empty() {
         return ends.iter().map(|_| None).collect();
     }
-    let ports: Vec<HashSet<u16>> = ends.iter().map(|(_, trace)| client_ports(trace)).collect();
+    let ports: Vec<HashSet<u16>> =
+        ends.iter().map(|(_, trace)| client_ports(trace, sources)).collect();
+    let seen = ends.iter().any(|(_, trace)| !trace.journeys.is_empty());
+    if seen && ports.iter().all(HashSet::is_empty) {
+        // A node's own packets are seen first when they are masqueraded already.
+        return ends.iter().map(|_| None).collect();
+    }
     let open = |end: &End| end.service.as_ref().is_some_and(|s| s.leads == Leads::Open);
     let share = |at: usize| {
         let own = |port: u16| match ports[at].contains(&port) {
@@ -78,18 +89,18 @@ pub fn shares(probe: &ProbeResult, ends: &[(&End, &Trace)]) -> Vec<Option<ProbeR
 }
 
 /// The ports that requests left the client from.
-fn client_ports(trace: &Trace) -> HashSet<u16> {
+fn client_ports(trace: &Trace, sources: &[IpAddr]) -> HashSet<u16> {
     let forward = trace.journeys.iter().filter(|j| j.direction == Direction::Forward);
     let packets = forward.filter_map(|j| {
         let hop = j.hops.first().map(|hop| &hop.packet);
         hop.or_else(|| j.drop.as_ref().map(|drop| &drop.packet))
     });
     let ports = packets.filter_map(|packet| match &packet.body {
-        Body::Ip(ip) => match ip.l4 {
+        Body::Ip(ip) if sources.contains(&ip.src) => match ip.l4 {
             L4::Tcp { sport, .. } | L4::Udp { sport, .. } => Some(sport),
             _ => None,
         },
-        Body::Neighbor(_) | Body::Other(_) => None,
+        _ => None,
     });
     ports.collect()
 }
