@@ -216,6 +216,9 @@ fn sources_at(facts: &PathFacts, node: &Space, src: IpAddr, dst: IpAddr) -> Vec<
         if translates {
             packet.dst = dst;
             packet.dport = service.map_or(packet.dport, |s| s.target_port.or(s.port));
+            if service.is_some() {
+                packet.ct = Some(vec![CtState::New, CtState::Dnat]);
+            }
         }
         let Some(device) = way_out(facts, node, packet.dst) else { continue };
         packet.oif = Some(device.name.clone());

@@ -79,7 +79,7 @@ fn refuses(
     service: &Service,
     death: &Death<'_>,
 ) -> Option<(Decision, Meaning)> {
-    if !untranslated(service, death) {
+    if service.leads != Leads::Nowhere || !untranslated(service, death) {
         return None;
     }
     let ip = death.ip()?;

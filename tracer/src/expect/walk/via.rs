@@ -15,7 +15,7 @@ pub(super) fn walk(
     direction: Direction,
 ) -> Option<Walk> {
     let service = facts.dst.service.as_ref().filter(|s| s.leads.translates() && !s.dead)?;
-    if !facts.src.kind.is_pod() {
+    if facts.src.kind == EndKind::Outside {
         return None;
     }
     let via = End { kind: EndKind::Node, ..facts.translator()? };

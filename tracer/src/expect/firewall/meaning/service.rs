@@ -56,7 +56,12 @@ pub(super) fn read(
         return None;
     }
     match decision.verdict {
-        Verdict::Reject(_) => Some(wrong_port(packet, &service_ports(facts, packet.dst))),
+        Verdict::Reject(_) => {
+            let ports = service_ports(facts, packet.dst);
+            // A packet to a port that the service has is translated before it comes here.
+            let known = |p: &ServicePort| Some(p.port) == packet.dport && p.proto == packet.proto;
+            (!ports.iter().any(known)).then(|| wrong_port(packet, &ports))
+        }
         _ => Some(not_found(packet.dst)),
     }
 }
