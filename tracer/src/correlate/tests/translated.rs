@@ -201,3 +201,29 @@ fn an_error_about_a_translated_packet_finds_it() {
     assert_eq!(trace.icmp_errors.len(), 1);
     assert_eq!(trace.icmp_errors[0].about, Some(only(&trace).id));
 }
+
+/// A node's own packet is seen first with the source that masquerading gave it; its answer gets the
+/// node's own address and port back before it arrives.
+#[test]
+fn answers_to_a_masqueraded_node_are_followed_to_where_they_are_translated_back() {
+    let mut tape = Tape::new(translated(vec![source("10.10.0.1")]));
+    let mut time = ARMED;
+    for n in 0..2u16 {
+        let (taken, own) = (61_000 + n, 40_000 + n);
+        let mut syn = tcp(Direction::Forward, 7 + u32::from(n), 1000, SYN, 0);
+        syn.skb = 100 + u64::from(n);
+        let syn = as_seen(&syn, Some(("10.10.0.1", taken)), None);
+        time = tape.walk(&syn, Direction::Forward, 0..12, time);
+        let mut answer = tcp(Direction::Reply, 70 + u32::from(n), 5000, SYN_ACK, 0);
+        answer.skb = 200 + u64::from(n);
+        let answer = as_seen(&answer, None, Some(("10.10.0.1", taken)));
+        time = tape.walk(&answer, Direction::Reply, 0..2, time);
+        let back = as_seen(&answer, None, Some(("10.10.0.2", own)));
+        time = tape.walk(&back, Direction::Reply, 2..12, time);
+    }
+    let trace = tape.trace(&tape.observation());
+    check(&trace);
+    assert_eq!(count(&trace, Direction::Forward, Outcome::Delivered), 2);
+    assert_eq!(count(&trace, Direction::Reply, Outcome::Delivered), 2, "{:#?}", trace.journeys);
+    assert_eq!(trace.journeys.len(), 4);
+}

@@ -249,3 +249,57 @@ fn packets_to_backends_that_are_not_watched_are_not_missed() {
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     assert_eq!(report.directions[0].outcomes["elsewhere"], 1);
 }
+
+/// A node has a backend of its own, and its address stands for the client on the way to another: ports
+/// tell who answers.
+#[test]
+fn an_address_can_be_a_backends_and_a_clients() {
+    use AttemptOutcome::Answered;
+    const NODE: &str = "192.168.10.11";
+    let masquerade = |mut topology: Topology| {
+        topology.aliases.push(Alias {
+            ip: ip(NODE),
+            port: None,
+            real: ip("10.10.0.2"),
+            real_port: None,
+            source: true,
+        });
+        (Family::V4, Arc::new(topology))
+    };
+    let mut legs = vec![masquerade(leg("B.b", "10.10.1.2")), masquerade(leg("A", NODE))];
+    legs.extend(super::backends::legs().pop());
+    let mut tape = Tape::new(cross_node());
+    let syn = tcp(Forward, 3, 3, SYN, 0);
+    let translated = seen(&syn, Some(("10.10.0.2", 40_001)), Some(("10.10.1.2", 80)));
+    let sent = seen(&translated, None, Some((SERVICE, 443)));
+    let masqueraded = seen(&translated, Some((NODE, 50_001)), None);
+    let time = tape.walk(&sent, Forward, 0..2, ARMED);
+    let time = tape.walk(&translated, Forward, 2..3, time);
+    let time = tape.walk(&masqueraded, Forward, 3..12, time);
+    let answer = tcp(Reply, 4, 5000, SYN_ACK, 0);
+    let answer = seen(&answer, Some(("10.10.1.2", 80)), Some((NODE, 50_001)));
+    let time = tape.walk(&answer, Reply, 0..9, time);
+    let back = seen(&answer, Some((SERVICE, 443)), Some(("10.10.0.2", 40_001)));
+    tape.walk(&back, Reply, 9..12, time);
+    let report = reported_over(legs, &tape, attempts(&[(40_001, Answered)]), 3);
+    assert_eq!(report.verdict.status, Status::Delivered, "{:#?}", report.verdict);
+    let expected = [("B.b", Status::Delivered, 1, 1, 1), ("A", Status::NoTraffic, 0, 0, 0)];
+    assert_eq!(rows(&report), expected);
+    assert_eq!(report.backends[0].answered, Some(1));
+}
+
+/// A node's own packets are seen first when they are masqueraded: the probe's ports say nothing then.
+#[test]
+fn attempts_that_no_port_tells_apart_are_not_shared_out() {
+    use AttemptOutcome::Answered;
+    let mut tape = Tape::new(cross_node());
+    attempt(&mut tape, 40_001, "10.10.1.2", Some(SYN_ACK), ARMED);
+    let trace = tape.trace(&tape.observation());
+    let probe = attempts(&[(50_000, Answered)]).unwrap();
+    let legs = legs();
+    let ends: Vec<_> = legs.iter().map(|(_, t)| (t.dst.as_ref().unwrap(), &trace)).collect();
+    let of = |source: &str| super::super::backends::shares(&probe, &[ip(source)], &ends);
+    assert!(of("10.10.0.99").iter().all(Option::is_none));
+    let shares = of("10.10.0.2");
+    assert_eq!(shares.iter().flatten().map(|p| p.sent).collect::<Vec<_>>(), [0, 0, 1]);
+}

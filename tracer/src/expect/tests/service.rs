@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::expect::translate::{Wanted, ports, targets};
-use crate::facts::firewall::iptables;
+use crate::facts::firewall::{PortRange, iptables};
 use crate::facts::{Conntrack, ConntrackEntry, NetnsFacts, Tuple};
 use crate::model::{EndKind, Leads, Service};
 
@@ -190,4 +190,68 @@ fn what_nothing_translates_ends_at_the_source_nodes_bridge() {
     assert_eq!(planned(&topology, &topology.forward), VXLAN_WAY[..3]);
     assert_eq!(topology.aliases, []);
     assert!(!facts.dst.exists());
+}
+
+/// As kube-proxy 1.36 writes it with nftables: the backend is drawn from a map.
+#[test]
+fn a_map_of_backends_leads_back_to_its_service() {
+    use crate::expect::services::leading_to;
+    use crate::facts::firewall::{
+        Action, BaseChain, Chain, Choice, Condition, FirewallRule, Match, NfHook, Policy, Table,
+        TableFamily,
+    };
+    let rule = |conditions: Vec<Condition>, action| FirewallRule {
+        handle: None,
+        text: String::new(),
+        counter: None,
+        conditions,
+        effects: Vec::new(),
+        action,
+    };
+    let draw = |to: &str| Choice {
+        text: String::new(),
+        comment: None,
+        conditions: vec![Condition::is(Match::Sometimes("numgen".to_owned()))],
+        action: Action::Dnat { to: to.to_owned() },
+    };
+    let conditions = vec![
+        Condition::is(Match::Dst(vec![ip("10.96.0.10").into()])),
+        Condition::is(Match::Proto(vec![6])),
+        Condition::is(Match::Dport(vec![PortRange { first: 80, last: 80 }])),
+    ];
+    let to_service = Choice {
+        text: String::new(),
+        comment: None,
+        conditions,
+        action: Action::Goto("service".to_owned()),
+    };
+    let backends = vec![draw("10.10.1.2:8080"), draw("10.10.1.3:8080")];
+    let base = BaseChain {
+        hook: NfHook::Prerouting,
+        priority: -100,
+        kind: "nat".to_owned(),
+        policy: Policy::Accept,
+        counter: None,
+        devices: Vec::new(),
+    };
+    let chain = |name: &str, base, action| Chain {
+        name: name.to_owned(),
+        base,
+        rules: vec![rule(Vec::new(), action)],
+    };
+    let mut facts = two_nodes(&Shape::default());
+    let space = facts.spaces.iter_mut().find(|s| s.node == "A" && s.pod.is_none()).unwrap();
+    space.facts.firewall.tables = vec![Table {
+        backend: crate::facts::firewall::Backend::Nft,
+        family: TableFamily::Ip,
+        name: "kube-proxy".to_owned(),
+        chains: vec![
+            chain("nat-prerouting", Some(base), Action::Choose(vec![to_service])),
+            chain("service", None, Action::Choose(backends)),
+        ],
+    }];
+    let found = leading_to(&space.facts, ip("10.10.0.2"), ip("10.10.1.3"));
+    let found: Vec<_> = found.iter().map(|s| (s.ip, s.port, s.targets.len())).collect();
+    assert_eq!(found, [(ip("10.96.0.10"), 80, 2)]);
+    assert!(leading_to(&space.facts, ip("10.10.0.2"), ip("10.10.1.4")).is_empty());
 }
