@@ -169,13 +169,19 @@ fn with_port(ip: IpAddr, flow: Flow, state: &NetnsFacts) -> Result<Flow, SpecErr
         [] => Ok(flow),
         [(proto, port)] => Ok(Flow { proto: Some(*proto), port: Some(*port), ..flow }),
         // DNS: one port, by either protocol.
-        [(_, port), more @ ..] if more.iter().all(|(_, other)| other == port) => {
+        [(_, port), more @ ..] if !flow.probe && more.iter().all(|(_, other)| other == port) => {
             Ok(Flow { port: Some(*port), ..flow })
         }
         several => {
-            let list: Vec<String> = several.iter().map(|(_, port)| port.to_string()).collect();
+            let name = |proto| match proto {
+                6 => "tcp".to_owned(),
+                17 => "udp".to_owned(),
+                other => format!("protocol {other}"),
+            };
+            let list = several.iter().map(|(proto, port)| format!("{port}/{}", name(*proto)));
+            let list: Vec<String> = list.collect();
             Err(SpecError(format!(
-                "service {ip} has several ports ({}); say which with --port (and --proto)",
+                "service {ip} has several ports ({}); say which with --port and --proto",
                 list.join(", ")
             )))
         }

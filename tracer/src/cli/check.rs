@@ -50,9 +50,9 @@ pub struct CheckArgs {
     /// Where they go
     #[arg(long, value_name = "ENDPOINT")]
     dst: String,
-    /// Protocol of the packet
-    #[arg(long, value_name = "PROTO", default_value = "icmp")]
-    proto: Proto,
+    /// Protocol of the packet [default: that of the service's port, else icmp]
+    #[arg(long, value_name = "PROTO")]
+    proto: Option<Proto>,
     /// TCP or UDP port that it goes to
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -134,14 +134,15 @@ impl CheckArgs {
         Ok(audit::audit(facts, &topology, &flow, &walks))
     }
 
-    /// IP protocol that decides on a translation; the default, ICMP, is no wish.
+    /// IP protocol that decides on a translation, where one was asked for.
     fn protocol(&self) -> Option<u8> {
-        (self.proto != Proto::Icmp).then(|| self.proto.number())
+        self.proto.map(Proto::number)
     }
 
     fn flow(&self, family: Family) -> FlowSpec {
         let header = if family == Family::V6 { IPV6_HEADER } else { IPV4_HEADER };
-        let (proto, inner) = match (self.proto, family) {
+        let asked = self.proto.unwrap_or(Proto::Icmp);
+        let (proto, inner) = match (asked, family) {
             (Proto::Icmp, Family::V4) => (1, SHORT_HEADER),
             (Proto::Icmp, Family::V6) => (58, SHORT_HEADER),
             (Proto::Tcp, _) => (6, TCP_HEADER),
@@ -149,7 +150,7 @@ impl CheckArgs {
         };
         let size = header + inner + u32::from(self.size);
         // Clients take one of those that are theirs to take (IANA's dynamic ports, RFC 6335).
-        let sport = (self.proto != Proto::Icmp).then_some(EPHEMERAL);
+        let sport = (asked != Proto::Icmp).then_some(EPHEMERAL);
         FlowSpec { sport, dport: self.port, size, ..FlowSpec::small(family, proto) }
     }
 }

@@ -13,7 +13,7 @@ use super::save::Files;
 use super::{Usage, output, privileges, screen, signals};
 use crate::endpoint;
 use crate::inventory::Inventory;
-use crate::model::End;
+use crate::model::{End, EndKind, Service};
 use crate::node::Nodes;
 use crate::probe::Proto;
 use crate::record::{self, Target};
@@ -53,6 +53,13 @@ pub fn run(args: &TraceArgs) -> Result<u8> {
     }
     let nodes = Nodes::new(Inventory::load(args.inventory.as_deref())?);
     let mut src = endpoint::source(src, dst, &nodes)?;
+    if args.probe.is_some() && src.end.kind == EndKind::Outside {
+        let text = format!(
+            "{} is outside: podtrace cannot send from there; watch without --probe",
+            src.end.name
+        );
+        return Err(usage(text).into());
+    }
     let flow = service::Flow {
         proto: args.probe.or(args.proto).map(Proto::number),
         port: args.port,
@@ -164,7 +171,11 @@ fn follow(args: &TraceArgs, session: &mut Session, notes: Vec<String>, recording
     say(args, session.notices());
     if args.probe.is_none() {
         let topology = session.topology();
-        let name = |e: &Option<End>| e.as_ref().map_or("?", |e| &e.name).to_owned();
+        let name = |e: &Option<End>| {
+            let end = e.as_ref();
+            let service = end.and_then(|e| e.service.as_ref()).map(Service::address);
+            service.or_else(|| end.map(|e| e.name.clone())).unwrap_or_default()
+        };
         let watching = format!(
             "watching {} → {} at {} interfaces (Ctrl-C ends)",
             name(&topology.src),

@@ -116,6 +116,16 @@ pub fn merged(legs: Vec<Leg>, probe: Option<&ProbeResult>) -> Option<Report> {
     let main = main(&legs)?;
     let verdict = verdict(&legs, main);
     let mut findings = findings(&legs, main);
+    let mut legs = legs;
+    for leg in &mut legs {
+        let address = address(&leg.end);
+        for journey in &mut leg.report.journeys {
+            journey.backend = Some(address.clone());
+        }
+        for direction in &mut leg.report.directions {
+            direction.backend = Some(address.clone());
+        }
+    }
     let mut report = legs[main].report.clone();
     let service = legs[main].end.service.clone();
     if let Some(service) = service.as_ref().filter(|_| rows.len() > 1) {
@@ -279,21 +289,24 @@ fn findings(legs: &[Leg], main: usize) -> Vec<Verdict> {
     found
 }
 
-fn row(leg: &Leg) -> BackendReport {
-    let service = leg.end.service.as_ref();
-    let ip = leg.end.ips.first().copied();
+/// `10.10.1.2:8080`
+fn address(end: &End) -> String {
+    let service = end.service.as_ref();
     let port = service.and_then(|s| s.target_port.or(s.port));
-    let address = match (ip, port) {
+    match (end.ips.first().copied(), port) {
         (Some(ip), Some(port)) => SocketAddr::new(ip, port).to_string(),
         (Some(ip), None) => ip.to_string(),
         (None, _) => String::new(),
-    };
+    }
+}
+
+fn row(leg: &Leg) -> BackendReport {
     let packets = &leg.report.packets;
     let verdict = &leg.report.verdict;
     let probe = leg.probe.as_ref();
     BackendReport {
         name: leg.end.name.clone(),
-        address,
+        address: address(&leg.end),
         node: leg.end.node.clone(),
         pod: leg.end.pod.clone(),
         status: verdict.status,

@@ -117,6 +117,7 @@ pub(super) fn direction(
     let of_direction = case.trace.outcomes.iter().filter(|((of, _), _)| *of == direction);
     DirectionReport {
         direction,
+        backend: None,
         verdict,
         packets: Counts::of(case, direction).sent(),
         outcomes: outcomes(
@@ -215,6 +216,7 @@ pub(super) fn journey(case: &Case<'_>, journey: &Journey, told: &[&Verdict]) -> 
     JourneyReport {
         id: journey.id.to_string(),
         direction: journey.direction,
+        backend: None,
         summary: journey_line(journey),
         start_ns: start.saturating_sub(case.observation.armed_ns),
         outcome: journey.outcome,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::ipvs;
 use super::translate::{Target, Wanted, target, targets};
 use crate::facts::firewall::{Action, Condition, Match, Table};
-use crate::facts::{NetnsFacts, PathFacts, is_link_local};
+use crate::facts::{Address, Link, NetnsFacts, PathFacts, is_link_local};
 use crate::model::Alias;
 
 /// Services that one address is looked for behind, at most.
@@ -17,7 +17,7 @@ const MAX_OWN: usize = 8;
 
 /// A service address, as rules name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Address {
+struct Named {
     /// `None`: every address of the node.
     ip: Option<IpAddr>,
     proto: u8,
@@ -71,8 +71,10 @@ pub(super) fn elsewhere(facts: &PathFacts, src: IpAddr, dst: IpAddr) -> Vec<IpAd
 /// The services of a node through which packets from one address may come to another.
 pub(super) fn leading_to(facts: &NetnsFacts, from: IpAddr, to: IpAddr) -> Vec<Behind> {
     let mut found = Vec::new();
-    for Address { ip, proto, port } in addresses(facts, to) {
-        let own = facts.addresses.iter().map(|a| a.net.addr());
+    for Named { ip, proto, port } in addresses(facts, to) {
+        // Nodes are called by the addresses that face other machines.
+        let faces = |a: &&Address| facts.link(a.ifindex).is_some_and(|link| !is_inner(link));
+        let own = facts.addresses.iter().filter(faces).map(|a| a.net.addr());
         let own = own.filter(|own| {
             own.is_ipv4() == to.is_ipv4() && !own.is_loopback() && !is_link_local(*own)
         });
@@ -92,24 +94,29 @@ pub(super) fn leading_to(facts: &NetnsFacts, from: IpAddr, to: IpAddr) -> Vec<Be
     found
 }
 
+/// For pods, tunnels and services.
+fn is_inner(link: &Link) -> bool {
+    link.loopback || link.vxlan.is_some() || link.is_tun() || link.is("bridge") || link.is("dummy")
+}
+
 /// The addresses by which rules, or tracked connections, can lead to an address.
-fn addresses(facts: &NetnsFacts, to: IpAddr) -> BTreeSet<Address> {
+fn addresses(facts: &NetnsFacts, to: IpAddr) -> BTreeSet<Named> {
     let mut found = BTreeSet::new();
     for table in &facts.firewall.tables {
         chains_leading_to(table, to, &mut found);
     }
     let balanced = ipvs::services_leading_to(facts, to);
-    found.extend(balanced.map(|(ip, proto, port)| Address { ip: Some(ip), proto, port }));
+    found.extend(balanced.map(|(ip, proto, port)| Named { ip: Some(ip), proto, port }));
     let entries = facts.conntrack.iter().flat_map(|c| &c.entries);
     let translated = entries.filter(|e| e.destination_translated() && e.reply.src == to);
     found.extend(translated.filter_map(|e| {
-        Some(Address { ip: Some(e.original.dst), proto: e.proto, port: e.original.dport? })
+        Some(Named { ip: Some(e.original.dst), proto: e.proto, port: e.original.dport? })
     }));
     found.into_iter().take(MAX_SERVICES).collect()
 }
 
 /// From the rules that translate to `to`, up through the chains that lead there.
-fn chains_leading_to<'a>(table: &'a Table, to: IpAddr, found: &mut BTreeSet<Address>) {
+fn chains_leading_to<'a>(table: &'a Table, to: IpAddr, found: &mut BTreeSet<Named>) {
     let rules = || table.chains.iter().flat_map(|c| c.rules.iter().map(move |r| (c, r)));
     let mut reached: BTreeSet<&'a str> = BTreeSet::new();
     let mut next: Vec<&'a str> = Vec::new();
@@ -125,7 +132,7 @@ fn chains_leading_to<'a>(table: &'a Table, to: IpAddr, found: &mut BTreeSet<Addr
         return;
     }
     // Who jumps where; a large rule set is gone through once.
-    let mut callers: std::collections::HashMap<&'a str, Vec<(&'a str, Option<Address>)>> =
+    let mut callers: std::collections::HashMap<&'a str, Vec<(&'a str, Option<Named>)>> =
         std::collections::HashMap::new();
     for (chain, rule) in rules() {
         let mut note = |action: &'a Action, conditions: &[&Condition]| {
@@ -165,7 +172,7 @@ fn leads(action: &Action, to: IpAddr) -> bool {
 }
 
 /// The service address that conditions ask for, where they ask for one port.
-fn address<'a>(conditions: impl Iterator<Item = &'a Condition>) -> Option<Address> {
+fn address<'a>(conditions: impl Iterator<Item = &'a Condition>) -> Option<Named> {
     let (mut ip, mut proto, mut port) = (None, None, None);
     for condition in conditions.filter(|c| !c.invert) {
         match &condition.what {
@@ -181,5 +188,5 @@ fn address<'a>(conditions: impl Iterator<Item = &'a Condition>) -> Option<Addres
             _ => {}
         }
     }
-    Some(Address { ip, proto: proto?, port: port? })
+    Some(Named { ip, proto: proto?, port: port? })
 }

@@ -19,6 +19,10 @@ pub struct JourneyReport {
     pub id: String,
     /// Which way.
     pub direction: Direction,
+    /// Of a service with several backends, the address of the one that it belongs to; the service's where
+    /// none was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// One line as tcpdump would put it: `ICMP echo request, id 7, seq 1, length 64`.
     pub summary: String,
     /// Kernel time of its first hop, or of its drop where there is none, since everything was

@@ -294,6 +294,10 @@ pub struct StationReport {
 pub struct DirectionReport {
     /// Which.
     pub direction: Direction,
+    /// Of a service with several backends, the address of the one that this is about: the one that fails
+    /// worst, else the busiest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// Its verdict.
     pub verdict: Verdict,
     /// Packets that began at the first station.

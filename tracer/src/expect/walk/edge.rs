@@ -66,7 +66,9 @@ impl<'a> Walker<'a> {
         self.devices(node, out, Hook::Egress);
         let src = self.packet.src;
         let text = format!("{} leaves node {} as {src}", text::link(out), node.node);
-        self.pass(At::on(node, out), Stage::Wire, text);
+        let gap =
+            format!("what becomes of it beyond {}.{} is in no table here", node.node, out.name);
+        self.unknown(At::on(node, out), Stage::Wire, text, gap);
     }
 
     /// Whoever takes it next is not known, but whether anybody does.

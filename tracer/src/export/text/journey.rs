@@ -34,7 +34,10 @@ pub(in crate::export) fn choose<'a>(
         (_, Outcome::Delivered) => 2,
         (_, Outcome::InFlight | Outcome::Incomplete | Outcome::Elsewhere) => 3,
     };
-    report.journeys.iter().filter(|j| j.direction == direction.direction).min_by_key(|j| rank(j))
+    let of_direction = report.journeys.iter().filter(|journey| {
+        journey.direction == direction.direction && journey.backend == direction.backend
+    });
+    of_direction.min_by_key(|journey| rank(journey))
 }
 
 /// A line of the ladder.
