@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
     nft::add_text(&mut all, text);
     facts::parse_proc(text);
     // What was read can be recorded, and read again.
-    let firewall = Firewall { tables: all };
+    let firewall = Firewall { tables: all, ..Firewall::default() };
     let written = serde_json::to_string(&firewall).unwrap();
     assert_eq!(serde_json::from_str::<Firewall>(&written).unwrap(), firewall);
 });
