@@ -270,7 +270,7 @@ pub(super) fn unanswered(case: &Case<'_>, silent: bool) -> Answers {
     let (from, to) = case.ends(Direction::Forward);
     let Some(probe) = &case.observation.probe else {
         let note = silent.then(|| format!("No packet from {to} back to {from} was seen."));
-        return Answers { note, ..nothing };
+        return Answers { note, verdict: outside::refused(case) };
     };
     if let Some(answers) = outside::unanswered(case, probe, silent) {
         return answers;

@@ -1,5 +1,6 @@
 //! Ends beyond everything that is known: packets are seen to leave, and to come back or not.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Case;
@@ -125,4 +126,45 @@ pub(super) fn unanswered(case: &Case<'_>, probe: &ProbeResult, silent: bool) -> 
         ..plain(status, Some(Direction::Reply), format!("{share} to {to} {left}, and {end}."))
     };
     Some(Answers { verdict: Some(causes::explain(case, &death, verdict)), note: None })
+}
+
+/// Packets that left for an end outside, while somebody there told their sender that they were refused.
+pub(super) fn refused(case: &Case<'_>) -> Option<Verdict> {
+    let last = edge(case, Direction::Forward)?;
+    let left = left(case, Direction::Forward)?;
+    let (_, to) = case.ends(Direction::Forward);
+    let mut about = BTreeSet::new();
+    let mut told = None;
+    for error in &case.trace.icmp_errors {
+        if let (Some(id), L4::IcmpError { kind, code, .. }) = (error.about, &error.packet.l4)
+            && is_refusal(error.packet.src.is_ipv6(), *kind, *code)
+        {
+            about.insert(id);
+            let text = icmp_text(error.packet.src.is_ipv6(), *kind, *code, None);
+            told.get_or_insert_with(|| format!("{} says: {text}", case.ip_name(&error.packet.src)));
+        }
+    }
+    let (told, refused) = (told?, about.len() as u64);
+    let sent = Counts::of(case, Direction::Forward).delivered;
+    let status = if refused >= sent { Status::Rejected } else { Status::Degraded };
+    let share = of_packets(refused, sent.max(refused));
+    Some(Verdict {
+        cause: Some("underlay.no-answer".to_owned()),
+        last_seen: Some(point_report(case.topology, last)),
+        evidence: vec![told.clone()],
+        fix: vec![format!("look after {to}: does it listen there, and let you in?")],
+        confidence: Confidence::Likely,
+        ..plain(
+            status,
+            Some(Direction::Forward),
+            format!("{share} to {to} {left}, and were refused; {told}."),
+        )
+    })
+}
+
+/// Whether an ICMP error says that a packet goes no further, whatever its size (RFC 792, RFC 4443:
+/// destination unreachable; "fragmentation needed" is none for good).
+fn is_refusal(v6: bool, kind: u8, code: u8) -> bool {
+    const FRAGMENTATION_NEEDED: u8 = 4;
+    if v6 { kind == 1 } else { kind == 3 && code != FRAGMENTATION_NEEDED }
 }
