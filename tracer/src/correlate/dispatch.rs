@@ -172,12 +172,26 @@ impl Dispatch {
                 || self.waiting.len() > MAX_WAITING;
             let to = match self.decide(oldest) {
                 Some(to) => to,
-                None if late => To::Leg(self.open),
+                None if late => self.give_up(),
                 None => break,
             };
             ready.extend(self.waiting.pop_front().map(|event| (to, event)));
         }
         ready
+    }
+
+    /// The oldest that waits is never seen behind the translation, and the others of its connection
+    /// will not be either: they need not wait as long.
+    fn give_up(&mut self) -> To {
+        let ip = match self.waiting.front().map(|event| &event.packet.body) {
+            Some(Body::Ip(ip)) => ip,
+            _ => return To::Leg(self.open),
+        };
+        if let Some((connection, _)) = self.of_service(ip) {
+            let original = self.original(connection);
+            self.chosen.set(original, Some(self.open));
+        }
+        To::Leg(self.open)
     }
 
     /// Whatever waits, decided as well as can be: nothing more comes.
@@ -294,7 +308,8 @@ impl Dispatch {
             Some((connection, false)) => {
                 let original = self.original(connection);
                 let before = self.answered.get(&skb).filter(|(before, _)| before.is(&mark));
-                if let (Some((_, leg)), None) = (before, self.chosen.get(&original)) {
+                let known = self.chosen.get(&original).filter(|leg| *leg != Some(self.open));
+                if let (Some((_, leg)), None) = (before, known) {
                     self.chosen.set(original, leg);
                 }
             }

@@ -25,6 +25,8 @@ struct Way {
     path: Vec<Point>,
     origin_netns: u32,
     end_netns: u32,
+    /// That of the end itself, where its own interface is not watched.
+    told_netns: u32,
     /// Namespaces that the path leads through, ends included.
     netns: HashSet<u32>,
     /// Stations in the destination's namespace.
@@ -93,7 +95,8 @@ impl Plan {
 
     /// Whether a namespace is the receiver's own.
     pub fn is_end_netns(&self, direction: Direction, netns: u32) -> bool {
-        netns != 0 && self.way(direction).end_netns == netns
+        let way = self.way(direction);
+        netns != 0 && (way.end_netns == netns || way.told_netns == netns)
     }
 
     /// Whether a namespace stands for the wire.
@@ -139,7 +142,12 @@ impl Way {
         Self {
             origin_netns: netns_of(path.first()).unwrap_or_else(|| told(origin)),
             end_netns,
-            netns: path.iter().map(|p| topology.station(p.station).netns_inum).collect(),
+            told_netns: told(end),
+            netns: path
+                .iter()
+                .map(|p| topology.station(p.station).netns_inum)
+                .chain([told(end)].into_iter().filter(|inum| *inum != 0 && !path.is_empty()))
+                .collect(),
             end_stations: (0u16..)
                 .zip(&topology.stations)
                 .filter(|(_, s)| end_netns != 0 && s.netns_inum == end_netns)

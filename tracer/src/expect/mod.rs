@@ -8,6 +8,7 @@
 pub mod audit;
 mod edges;
 pub mod firewall;
+mod fit;
 pub mod ipvs;
 mod names;
 mod plan;
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use fit::fit;
 pub use roles::{Classified, classify};
 
 use crate::facts::{PathFacts, RouteHit, Space, SpaceKind, is_link_local};

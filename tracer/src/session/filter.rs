@@ -46,12 +46,10 @@ pub(super) fn filter(spec: &Spec, facts: &PathFacts, paths: &[(Family, Arc<Topol
         let aliases = |source: bool| {
             topology.aliases.iter().filter(move |a| a.source == source).map(|a| a.ip)
         };
-        // Seen, they tell that a packet went there.
-        let elsewhere = || topology.elsewhere.iter().copied();
         // What translation may make of either end may meet what it makes of the other.
         for a in ips(&topology.src).into_iter().chain(aliases(true)) {
             let destinations = ips(&topology.dst).into_iter().chain(aliases(false));
-            pairs.extend(destinations.chain(elsewhere()).map(|b| (a, b)));
+            pairs.extend(destinations.map(|b| (a, b)));
         }
         let translated =
             |a: &Alias| a.real_port.filter(|_| a.port.is_some() && a.port == spec.port);

@@ -157,10 +157,13 @@ impl Session {
         let before = facts::collect(nodes, &src, dst)?;
         let mut paths = Vec::new();
         for family in families {
-            for mut topology in expect::topologies(&before.facts, family, spec.probe.is_none())? {
+            let watched = spec.probe.is_none();
+            let mut topologies = expect::topologies(&before.facts, family, watched)?;
+            for topology in &mut topologies {
                 topology.machines = machines(&before);
-                paths.push((family, Arc::new(topology)));
             }
+            expect::fit(&mut topologies, tracer_common::MAX_SLOTS);
+            paths.extend(topologies.into_iter().map(|topology| (family, Arc::new(topology))));
         }
         let mut options = Options {
             attach: spec.attach,
