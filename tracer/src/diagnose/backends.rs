@@ -63,8 +63,9 @@ pub fn shares(
     let ports: Vec<HashSet<u16>> =
         ends.iter().map(|(_, trace)| client_ports(trace, sources)).collect();
     let seen = ends.iter().any(|(_, trace)| !trace.journeys.is_empty());
-    if seen && ports.iter().all(HashSet::is_empty) {
-        // A node's own packets are seen first when they are masqueraded already.
+    let known = |port: u16| ports.iter().any(|ports| ports.contains(&port));
+    if seen && !probe.attempts.iter().any(|attempt| known(attempt.port)) {
+        // A node's own packets are seen first when they are masqueraded already, to other ports.
         return ends.iter().map(|_| None).collect();
     }
     let open = |end: &End| end.service.as_ref().is_some_and(|s| s.leads == Leads::Open);

@@ -295,11 +295,14 @@ fn attempts_that_no_port_tells_apart_are_not_shared_out() {
     let mut tape = Tape::new(cross_node());
     attempt(&mut tape, 40_001, "10.10.1.2", Some(SYN_ACK), ARMED);
     let trace = tape.trace(&tape.observation());
-    let probe = attempts(&[(50_000, Answered)]).unwrap();
+    // One left from a port that was seen, one was seen nowhere.
+    let probe = attempts(&[(40_001, Answered), (50_000, Answered)]).unwrap();
+    let unseen = attempts(&[(50_000, Answered)]).unwrap();
     let legs = legs();
     let ends: Vec<_> = legs.iter().map(|(_, t)| (t.dst.as_ref().unwrap(), &trace)).collect();
-    let of = |source: &str| super::super::backends::shares(&probe, &[ip(source)], &ends);
-    assert!(of("10.10.0.99").iter().all(Option::is_none));
-    let shares = of("10.10.0.2");
-    assert_eq!(shares.iter().flatten().map(|p| p.sent).collect::<Vec<_>>(), [0, 0, 1]);
+    let of = |probe, source: &str| super::super::backends::shares(probe, &[ip(source)], &ends);
+    assert!(of(&probe, "10.10.0.99").iter().all(Option::is_none));
+    assert!(of(&unseen, "10.10.0.2").iter().all(Option::is_none));
+    let shares = of(&probe, "10.10.0.2");
+    assert_eq!(shares.iter().flatten().map(|p| p.sent).collect::<Vec<_>>(), [1, 1, 2]);
 }

@@ -54,7 +54,7 @@ fn rank(status: Status) -> u8 {
 pub(in crate::export) fn fate(row: &BackendReport) -> String {
     let nothing = row.sent == 0 && row.replied == 0 && row.attempts.is_none_or(|n| n == 0);
     if nothing {
-        return "no packet was sent to it".to_owned();
+        return "no packet to it was seen".to_owned();
     }
     let mut text = format!("{} sent, {} delivered", row.sent, row.delivered);
     match (row.attempts, row.answered) {
