@@ -117,6 +117,7 @@ impl Correlator {
         let Some(translated) = self.aliases.translated(ip) else { return };
         let known = self.aliases.learned.contains_key(&translated);
         let own = self.aliases.canonical(ip);
+        let own_src = own.src;
         let before = self.by_skb.get(&event.skb).and_then(|id| self.store.get(*id));
         let same = |live: &&Live| {
             event.time_ns.saturating_sub(live.last_ns) <= SAME_SKB_NS
@@ -131,6 +132,8 @@ impl Correlator {
             self.aliases.learned.clear();
         }
         self.aliases.learned.insert(translated, port);
+        // The flow is known by the source's own port from now on: its first packet seen was an answer.
+        self.aliases.known_by.remove(&(own_src, ip.proto, port));
     }
 }
 

@@ -227,3 +227,36 @@ fn answers_to_a_masqueraded_node_are_followed_to_where_they_are_translated_back(
     assert_eq!(count(&trace, Direction::Reply, Outcome::Delivered), 2, "{:#?}", trace.journeys);
     assert_eq!(trace.journeys.len(), 4);
 }
+
+/// The trace begins while an answer is under way: what that one seems to say does not outlive the first
+/// request.
+#[test]
+fn an_answer_that_came_first_does_not_mislead() {
+    let mut tape = Tape::new(translated(vec![source("10.10.0.0")]));
+    let (own, taken) = (40_000, 61_001);
+    let answer = |id: u32| {
+        let mut answer = tcp(Direction::Reply, id, 5000 + id, SYN_ACK, 0);
+        answer.skb = 1000 + u64::from(id);
+        as_seen(&answer, None, Some(("10.10.0.0", taken)))
+    };
+    let back = |answer: &Sample| as_seen(answer, None, Some(("10.10.0.2", own)));
+    let first = answer(90);
+    let time = tape.walk(&first, Direction::Reply, 7..9, ARMED);
+    let mut time = tape.walk(&back(&first), Direction::Reply, 9..12, time);
+    for n in 0..3 {
+        let mut syn = tcp(Direction::Forward, 7 + n, 1000 + n, SYN, 0);
+        syn.skb = 100 + u64::from(n);
+        let sent = as_seen(&syn, Some(("10.10.0.2", own)), None);
+        time = tape.walk(&sent, Direction::Forward, 0..3, time);
+        let masqueraded = as_seen(&sent, Some(("10.10.0.0", taken)), None);
+        time = tape.walk(&masqueraded, Direction::Forward, 3..12, time);
+        let reply = answer(91 + n);
+        time = tape.walk(&reply, Direction::Reply, 0..9, time);
+        time = tape.walk(&back(&reply), Direction::Reply, 9..12, time);
+    }
+    let trace = tape.trace(&tape.observation());
+    check(&trace);
+    assert_eq!(count(&trace, Direction::Forward, Outcome::Delivered), 3);
+    assert_eq!(count(&trace, Direction::Reply, Outcome::Delivered), 3, "{:#?}", trace.outcomes);
+    assert_eq!(count(&trace, Direction::Reply, Outcome::Lost), 0);
+}
